@@ -1,0 +1,215 @@
+"""What a run can be told, with every default. This module needs no torch.
+
+The field comments are the reference: `densenet-suite config show` prints the values that a run would use.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from densenet_suite.backbones.variants import check_backbone_name
+from densenet_suite.detection.variants import detector_spec
+from densenet_suite.errors import ConfigError
+from densenet_suite.installed import trainer_arguments
+from densenet_suite.registry import did_you_mean
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+# arguments of the Trainer that other keys decide
+_OWN_TRAINER_KEYS = {
+    "max_epochs": "train.epochs",
+    "accumulate_grad_batches": "train.accumulate",
+    "gradient_clip_val": "train.clip",
+    "callbacks": "the Python function fit",
+    "logger": "the Python function fit",
+    "plugins": "the Python function fit",
+    "enable_checkpointing": "nothing: a run always keeps best and last",
+    "default_root_dir": "output",
+}
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are never silently converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    architecture: str  # a row of the family: densenet-suite models list
+    backbone: str | None = None  # another backbone than the row's
+    weights: str | None = None  # imagenet, coco, a file, a run folder, or null
+    in_channels: Literal[1, 3] = 3
+    drop_path: Share | None = None  # stochastic depth of the backbone; null for the published rate
+    checkpointing: bool = False  # less memory, a third more time
+    channels: Count | None = None  # of the BiFPN; null for the row's, as below
+    cells: Count | None = None
+    repeats: Count | None = None
+    anchor_scale: Positive | None = None  # side of the smallest anchor in units of its level's stride
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, value: str) -> str:
+        return _checked(value, detector_spec)
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, value: str | None) -> str | None:
+        return value if value is None else _checked(value, check_backbone_name)
+
+
+class SplitConfig(Section):
+    """Where one split is; paths are relative to data.root."""
+
+    annotations: str
+    images: str | None = None  # null: looked for in the usual places
+
+
+class DataConfig(Section):
+    """The dataset. Splits that are not named are found below root by their usual names."""
+
+    root: str
+    train: SplitConfig | None = None
+    val: SplitConfig | None = None
+    test: SplitConfig | None = None
+    holdout: Share = 0.2  # share of the training images to validate on where there is no val split; 0: do not validate
+    # of the network's input in pixels, one side or [height, width]; null for the architecture's published size
+    size: int | tuple[int, int] | None = None
+    workers: Annotated[int, Field(ge=0)] = 2  # processes that read images
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _one_side_or_two(cls, value: Any) -> Any:
+        sides = value if isinstance(value, list) else [value]
+        whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= 32 for side in sides)
+        if value is not None and not (whole and len(sides) in (1, 2)):
+            raise ValueError(f"should be a whole number of at least 32, or [height, width], got {value!r}")
+        return tuple(value) if isinstance(value, list) else value
+
+
+class AugmentConfig(Section):
+    """How much training images change; see AugmentPolicy."""
+
+    flip: Share = 0.5
+    vertical_flip: Share = 0.0
+    scale: tuple[Positive, Positive] = (0.5, 1.6)
+    brightness: Share = 0.2
+    contrast: Share = 0.2
+    saturation: Share = 0.2
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    min_visibility: Share = 0.15
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"the smallest scale {value[0]} is above the largest {value[1]}")
+        return value
+
+
+class OptimizerConfig(Section):
+    """The optimizer. Norms and biases are not decayed."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    # for a global batch of 64 images; scaled to the real one, linearly for sgd, by the square root for adamw
+    lr: Positive = 0.08
+    momentum: Share = 0.9  # of sgd; adamw has betas 0.9 and 0.999
+    weight_decay: NotNegative = 4e-5
+
+
+class EarlyStopConfig(Section):
+    """Stop when the score has not risen for a while."""
+
+    patience: Count = 10  # epochs
+    min_delta: NotNegative = 0.0
+
+
+class TrainConfig(Section):
+    """The training."""
+
+    epochs: Count = 50
+    batch: Count = 8  # images per process and step
+    accumulate: Count = 1  # steps whose gradients are added up
+    optimizer: OptimizerConfig = OptimizerConfig()
+    warmup_epochs: NotNegative = 1.0  # the learning rate rises linearly, then falls along a cosine
+    clip: NotNegative = 10.0  # largest norm of the gradient; 0: not clipped
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9998  # decay of the averaged weights, reached by a ramp; 0: off
+    recalibrate: Annotated[int, Field(ge=0)] = 64  # images to renew batch-norm statistics with before judging; 0: off
+    freeze: tuple[str, ...] = ()  # patterns of parameter names that are not trained, such as backbone.*
+    frozen_norms: Literal["fixed", "updated"] = "fixed"  # statistics of batch norms that are wholly frozen
+    early_stop: EarlyStopConfig | None = None
+
+
+class PostprocessConfig(Section):
+    """How detections are chosen in evaluation; see Postprocess."""
+
+    score_threshold: Share = 0.001
+    nms: Literal["hard", "soft"] = "hard"
+    iou_threshold: Share = 0.5
+    sigma: Positive = 0.5
+    max_detections: Count = 100
+    max_candidates: Count = 5000
+
+
+class Config(Section):
+    """A run."""
+
+    task: Literal["detection"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # of the run folder
+    output: str = "runs"  # the folder that run folders are made in
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelConfig
+    data: DataConfig
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+    trainer: dict[str, Any] = {}  # any other argument of Lightning's Trainer: accelerator, devices, precision, ...
+
+    @field_validator("trainer")
+    @classmethod
+    def _known_trainer_arguments(cls, value: dict[str, Any]) -> dict[str, Any]:
+        known = trainer_arguments() - _OWN_TRAINER_KEYS.keys()
+        for key in value:
+            if key in _OWN_TRAINER_KEYS:
+                raise ValueError(f"trainer.{key} is decided by {_OWN_TRAINER_KEYS[key]}")
+            if key not in known:
+                hint = did_you_mean(key, known)
+                raise ValueError(f"Lightning's Trainer has no argument {key!r}" + (f"; {hint}" if hint else ""))
+        return value
+
+    @model_validator(mode="after")
+    def _batch_norm_has_a_batch(self) -> "Config":
+        if self.train.ema and self.train.recalibrate == 0:
+            raise ValueError(
+                "train.ema averages weights, and their batch-norm statistics must be renewed for them: "
+                "set train.recalibrate above 0, or train.ema: 0"
+            )
+        return self
+
+
+def _checked(value: str, check: Any) -> str:
+    try:
+        check(value)
+    except ConfigError as error:
+        problem = error.problems[0]
+        raise ValueError(f"{problem.what}" + (f"; {problem.hint}" if problem.hint else "")) from None
+    return value
+
+
+def size_of(config: Config) -> tuple[int, int]:
+    """Return (height, width) of the network's input."""
+    size = config.data.size
+    if size is None:
+        size = detector_spec(config.model.architecture).size
+    return (size, size) if isinstance(size, int) else size
+
+
+def weights_path(config: Config) -> Path | None:
+    """Return the weight file that is named, None where it is a name or nothing."""
+    weights = config.model.weights
+    return None if weights in (None, "imagenet", "coco") else Path(str(weights))

@@ -1,0 +1,52 @@
+"""Anchor boxes from feature sizes: nothing about the image size is baked in.
+
+Reference: EfficientDet's code, anchors.py (three octaves of three shapes), with which the boxes agree to the bit. They
+are ordered as the heads write: levels fine to coarse, rows, columns, octaves, shapes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+OCTAVES = 3
+
+
+def anchor_boxes(
+    image_size: tuple[int, int],
+    feature_sizes: Sequence[tuple[int, int]],
+    scale: float,
+    aspects: Sequence[tuple[float, float]],
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "n 4"]:
+    """Return the anchors of a pyramid, xyxy in pixels of the network's input.
+
+    Args:
+        image_size: (height, width).
+        feature_sizes: (height, width) of each level, fine to coarse.
+        scale: side of the smallest square anchor in units of the level's stride.
+        aspects: factors of width and height of each shape.
+        device: where the result is wanted.
+    """
+    # double precision, as in the original: single would differ from it in the last bit
+    working = "cpu" if torch.device(device).type == "mps" else device
+    levels = []
+    for rows, columns in feature_sizes:
+        y, stride_y = _centres(image_size[0], rows, working)
+        x, stride_x = _centres(image_size[1], columns, working)
+        shapes = []
+        for octave in range(OCTAVES):
+            side = scale * 2 ** (octave / OCTAVES)
+            for width, height in aspects:
+                half_x, half_y = side * stride_x * width / 2, side * stride_y * height / 2
+                left, right = (x - half_x)[None, :], (x + half_x)[None, :]
+                top, bottom = (y - half_y)[:, None], (y + half_y)[:, None]
+                shapes.append(torch.stack(torch.broadcast_tensors(left, top, right, bottom), -1))
+        levels.append(torch.stack(shapes, 2).reshape(-1, 4))
+    return torch.cat(levels).float().to(device)
+
+
+def _centres(pixels: int, cells: int, device: torch.device | str) -> tuple[Float[Tensor, " n"], float]:
+    stride = pixels / cells
+    return stride / 2 + torch.arange(cells, dtype=torch.float64, device=device) * stride, stride

@@ -1,0 +1,207 @@
+"""BiFPN: features of all levels, mixed top-down and bottom-up, several times over.
+
+Reference: EfficientDet, arXiv:1911.09070, section 3 and figure 3. Differs from effdet's code in that resampling follows
+from the sizes of the features at hand, so one network takes images of any size, and in that convolutions in front of a
+batch norm have no bias (it would have no effect; `checkpoints` folds the published ones away).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densenet_suite.layers import ConvNormAct, Norm, SeparableConv, activation, pad_same
+
+_FUSION_EPSILON = 1e-4
+
+
+class Node(NamedTuple):
+    """A node of the graph: the level of its output, and the nodes that it fuses, by number.
+
+    The inputs of a cell have the numbers 0 to levels - 1, its nodes the following ones.
+    """
+
+    level: int
+    inputs: tuple[int, ...]
+
+
+def bifpn_graph(levels: int) -> tuple[Node, ...]:
+    """Return the nodes of one cell in the order of computation: top-down, then bottom-up (figure 3 of the paper)."""
+    of_level = [[level] for level in range(levels)]
+    nodes = []
+
+    def add(level: int, inputs: tuple[int, ...]) -> None:
+        nodes.append(Node(level, inputs))
+        of_level[level].append(levels + len(nodes) - 1)
+
+    for level in range(levels - 2, -1, -1):
+        add(level, (of_level[level][-1], of_level[level + 1][-1]))
+    for level in range(1, levels):
+        add(level, (*of_level[level], of_level[level - 1][-1]))
+    return tuple(nodes)
+
+
+class BiFPN(nn.Module):
+    """The whole neck: coarser levels than the backbone's, then a chain of cells.
+
+    Args:
+        in_channels: channels of the backbone's levels that are used, fine to coarse.
+        channels: channels of every output.
+        levels: number of outputs; levels that the backbone lacks are pooled from its last.
+        cells: number of cells.
+        fusion: "fast" weighs inputs by relu(w) / sum (section 3.3), "sum" adds them.
+        act: activation.
+        norm: of every convolution.
+        resample: "nearest" pools the maximum downwards and repeats upwards; "bilinear" interpolates both ways.
+        same: pool with TensorFlow's padding.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        levels: int,
+        *,
+        cells: int,
+        fusion: Literal["fast", "sum"],
+        act: str,
+        norm: Norm,
+        resample: Literal["nearest", "bilinear"],
+        same: bool,
+    ):
+        super().__init__()
+        self.extra_levels = levels - len(in_channels)
+        self.resample = Resample(resample, same=same)
+        widths = list(in_channels)
+        self.extra: nn.Module = nn.Identity()  # makes the first extra level; those above are only pooled
+        if self.extra_levels > 0:
+            if widths[-1] != channels:
+                self.extra = _lateral(widths[-1], channels, norm)
+            widths += [channels] * self.extra_levels
+        self.cells = nn.ModuleList()
+        for _ in range(cells):
+            self.cells.append(BiFPNCell(widths, channels, fusion, act, norm, self.resample))
+            widths = [channels] * levels
+
+    def forward(self, features: Sequence[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Return the mixed features of all levels, fine to coarse."""
+        pyramid = list(features)
+        for i in range(self.extra_levels):
+            above = self.extra(pyramid[-1]) if i == 0 else pyramid[-1]
+            height, width = above.shape[-2:]
+            pyramid.append(self.resample.down(above, ((height + 1) // 2, (width + 1) // 2)))
+        for cell in self.cells:
+            pyramid = cell(pyramid)
+        return pyramid
+
+
+class BiFPNCell(nn.Module):
+    """One pass over the pyramid, top-down and bottom-up."""
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        fusion: Literal["fast", "sum"],
+        act: str,
+        norm: Norm,
+        resample: "Resample",
+    ):
+        super().__init__()
+        self.graph = bifpn_graph(len(in_channels))
+        self.resample = resample
+        self.nodes = nn.ModuleList(FusionNode(len(node.inputs), channels, fusion, act, norm) for node in self.graph)
+        # every node that reads the backbone has a projection of its own, also where two read the same level
+        self.laterals = nn.ModuleDict(
+            {
+                f"{i}_{source}": _lateral(in_channels[source], channels, norm)
+                for i, node in enumerate(self.graph)
+                for source in node.inputs
+                if source < len(in_channels) and in_channels[source] != channels
+            }
+        )
+
+    def forward(self, pyramid: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Return the mixed levels."""
+        levels = len(pyramid)
+        level_of = [*range(levels), *(node.level for node in self.graph)]
+        sizes = [features.shape[-2:] for features in pyramid]
+        outputs = list(pyramid)
+        for i, (node, fuse) in enumerate(zip(self.graph, self.nodes, strict=True)):
+            inputs = []
+            for source in node.inputs:
+                lateral = f"{i}_{source}"
+                x = self.laterals[lateral](outputs[source]) if lateral in self.laterals else outputs[source]
+                if level_of[source] < node.level:
+                    x = self.resample.down(x, sizes[node.level])
+                elif level_of[source] > node.level:
+                    x = self.resample.up(x, sizes[node.level])
+                inputs.append(x)
+            outputs.append(fuse(inputs))
+        # the last node of each level: the finest is the end of the top-down path, the others follow it upwards
+        return outputs[-levels:]
+
+
+class FusionNode(nn.Module):
+    """Weighs and adds features of one size, then mixes them by a separable convolution."""
+
+    def __init__(self, inputs: int, channels: int, fusion: Literal["fast", "sum"], act: str, norm: Norm):
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(inputs)) if fusion == "fast" else None
+        self.act = activation(act)
+        self.conv = SeparableConv(channels, channels, bias=False)
+        self.norm = norm(channels)
+        for layer in (self.conv.depthwise, self.conv.pointwise):
+            _glorot_uniform(layer)
+
+    def forward(self, inputs: list[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
+        """Fuse. The weights are normalised in float32 before they meet features, so half precision cannot overflow."""
+        if self.weights is None:
+            fused = sum(inputs[1:], inputs[0])
+        else:
+            positive = self.weights.float().relu()
+            shares = (positive / (positive.sum() + _FUSION_EPSILON)).to(inputs[0].dtype)
+            fused = sum((x * share for x, share in zip(inputs[1:], shares[1:], strict=True)), inputs[0] * shares[0])
+        return self.norm(self.conv(self.act(fused)))
+
+
+class Resample(nn.Module):
+    """Features to the size of the next level, down or up."""
+
+    def __init__(self, method: Literal["nearest", "bilinear"], *, same: bool):
+        super().__init__()
+        self.method = method
+        self.same = same
+
+    def down(self, x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c h2 w2"]:
+        """Halve, rounding up: the maximum of 3x3 cells, or bilinearly."""
+        if self.method == "bilinear":
+            return F.interpolate(x, (size[0], size[1]), mode="bilinear", align_corners=False)
+        if self.same:
+            return F.max_pool2d(pad_same(x, 3, -math.inf), 3, 2)
+        return F.max_pool2d(x, 3, 2, 1)
+
+    def up(self, x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c h2 w2"]:
+        """Double, to the exact size of the finer level."""
+        if self.method == "bilinear":
+            return F.interpolate(x, (size[0], size[1]), mode="bilinear", align_corners=False)
+        return F.interpolate(x, (size[0], size[1]), mode="nearest")
+
+
+def _lateral(in_channels: int, channels: int, norm: Norm) -> ConvNormAct:
+    conv = nn.Conv2d(in_channels, channels, 1, bias=False)
+    _glorot_uniform(conv)
+    return ConvNormAct(conv, norm(channels), None)
+
+
+def _glorot_uniform(conv: nn.Conv2d) -> None:
+    """Initialise as the original does: uniform, by the mean of fan in and fan out, counting a depthwise kernel as 9."""
+    kernel = conv.kernel_size[0] * conv.kernel_size[1]
+    fan_in = conv.in_channels // conv.groups * kernel
+    fan_out = conv.out_channels * kernel // conv.groups
+    limit = math.sqrt(3 / ((fan_in + fan_out) / 2))
+    nn.init.uniform_(conv.weight, -limit, limit)

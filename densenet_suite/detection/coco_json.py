@@ -1,0 +1,356 @@
+"""COCO instances files, read with every check that a run depends on.
+
+Nothing is repaired in silence. A fault that could make a run wrong (an id used twice, NaN in a box, a category that does
+not exist) stops it with file, place and remedy; what is harmless to mend (a box that sticks out, one without an area) is
+mended, counted and reported. Polygons and RLE are kept as they are; nothing here decodes them.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objects
+from densenet_suite.detection.structures import ClassTable
+from densenet_suite.errors import DataError
+from densenet_suite.findings import Findings
+from densenet_suite.images import read_header
+from densenet_suite.registry import did_you_mean
+
+_SHOWN_AS_SWAPPED = 0.05  # share of boxes that only fit as xyxy, from which the file is taken for xyxy
+_ORPHANS_ALLOWED = 0.01  # share of annotations without an image that are dropped rather than refused
+
+
+def read_coco(name: str, annotations: Path | str, images: Path | str, classes: ClassTable | None = None) -> DetectionSet:
+    """Read a COCO instances file.
+
+    Args:
+        name: of the split.
+        annotations: the JSON file.
+        images: the folder that its file names are relative to.
+        classes: those of the training split or the model, which this file's categories are matched with by name; None
+            to take the file's own, in the order of their ids.
+
+    Raises:
+        DataError: the file cannot be read, or holds faults that would make a run wrong: all kinds at once.
+    """
+    annotations, images = Path(annotations), Path(images)
+    findings = Findings(str(annotations))
+    content = _load_json(annotations)
+    reader = _CocoReader(content, images, findings)
+    labels = reader.read_categories(classes)
+    files = reader.read_images()
+    findings.raise_errors()
+    objects = reader.read_annotations(files, labels)
+    findings.raise_errors()
+    return DetectionSet(name, annotations, reader.classes, reader.assemble(files, objects), findings)
+
+
+def _load_json(path: Path) -> Mapping[str, Any]:
+    where = str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError("annotation file does not exist", where=where) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"annotation file cannot be read: {error}", where=where) from None
+    if not text.strip():
+        raise DataError("annotation file is empty", where=where, hint="export the dataset again")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"annotation file is not valid JSON: {error.msg}",
+            where=f"{where}:{error.lineno}:{error.colno}",
+            hint="the file is cut off or was edited by hand; export it again",
+        ) from None
+    except (RecursionError, ValueError) as error:  # a number of more than 4300 digits is a ValueError
+        raise DataError(f"annotation file is no sane JSON: {error}", where=where) from None
+    if not isinstance(content, dict):
+        raise DataError(
+            f"annotation file holds a {type(content).__name__}, not a COCO object",
+            where=where,
+            hint="a list of results is no dataset: the keys images, annotations and categories are needed",
+        )
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
+    if missing:
+        raise DataError(f"annotation file lacks the lists {', '.join(missing)}", where=where, hint="this is not COCO format")
+    return content
+
+
+@dataclass
+class _File:
+    id: int
+    path: Path
+    height: int | None
+    width: int | None
+    place: str
+
+
+class _CocoReader:
+    """Turns the three lists of a file into images with objects, noting faults as it goes."""
+
+    def __init__(self, content: Mapping[str, Any], folder: Path, findings: Findings):
+        self.content = content
+        self.folder = folder
+        self.findings = findings
+        self.classes = ClassTable((), ())
+
+    def read_categories(self, classes: ClassTable | None) -> dict[int, int]:
+        """Return the label of each category id."""
+        names: dict[int, str] = {}
+        for i, category in enumerate(self.content["categories"]):
+            place = f"categories[{i}]"
+            if not isinstance(category, dict) or not _is_id(category.get("id")):
+                self.findings.error("category-id", f"{place}.id is {_shown(category, 'id')}, not a whole number")
+                continue
+            name = category.get("name")
+            if not isinstance(name, str) or not name:
+                self.findings.error("category-name", f"{place}.name is {name!r}, not a name")
+                continue
+            if category["id"] in names:
+                self.findings.error("category-id-twice", f"{place}.id {category['id']} is used twice")
+            names[category["id"]] = name
+        twice = [name for name, count in Counter(names.values()).items() if count > 1]
+        for name in twice:
+            self.findings.error("category-name-twice", f"the category name {name!r} stands for several ids")
+        if not names:
+            self.findings.error("no-categories", "the list of categories is empty", "name at least one class")
+        if classes is None:
+            ids = sorted(names)
+            self.classes = ClassTable(tuple(names[i] for i in ids), tuple(ids))
+            return {category: label for label, category in enumerate(ids)}
+        self.classes = classes
+        known = {name: label for label, name in enumerate(classes.names)}
+        used = {a.get("category_id") for a in self.content["annotations"] if isinstance(a, dict)}
+        for category, name in names.items():
+            if name not in known and category in used:
+                hint = did_you_mean(name, known) or f"the classes are {', '.join(classes.names[:8])}"
+                self.findings.error("class-unknown", f"category {name!r} is not among the classes trained on", hint)
+        return {category: known[name] for category, name in names.items() if name in known}
+
+    def read_images(self) -> dict[int, _File]:
+        """Return the entries by id, checked but for their files."""
+        files: dict[int, _File] = {}
+        for i, image in enumerate(self.content["images"]):
+            place = f"images[{i}]"
+            if not isinstance(image, dict) or not _is_id(image.get("id")):
+                self.findings.error("image-id", f"{place}.id is {_shown(image, 'id')}, not a whole number")
+                continue
+            if image["id"] in files:
+                self.findings.error(
+                    "image-id-twice",
+                    f"{place}.id {image['id']} is used twice",
+                    "the boxes of two pictures would be mixed: give every image an id of its own",
+                )
+                continue
+            file_name = image.get("file_name")
+            if not isinstance(file_name, str) or not file_name:
+                self.findings.error("file-name", f"{place}.file_name is {file_name!r}, not a name")
+                continue
+            if not _stays_inside(file_name):
+                self.findings.error(
+                    "file-outside",
+                    f"{place}.file_name {file_name!r} leads out of the image folder",
+                    "file names are relative to the image folder and stay inside it",
+                )
+                continue
+            sides = [image.get(side) for side in ("height", "width")]
+            if any(side is not None and (not _is_id(side) or side < 1) for side in sides):
+                self.findings.error("image-size", f"{place} has height {sides[0]!r} and width {sides[1]!r}")
+                continue
+            files[image["id"]] = _File(image["id"], self.folder / file_name, sides[0], sides[1], place)
+        if not self.content["images"]:
+            self.findings.error("no-images", "the list of images is empty")
+        self._check_headers(list(files.values()))
+        return files
+
+    def _check_headers(self, files: Sequence[_File]) -> None:
+        def header(file: _File) -> tuple[int, int] | DataError:
+            try:
+                record = read_header(file.path)
+            except DataError as error:
+                return error
+            return record.height, record.width
+
+        with ThreadPoolExecutor(8) as pool:
+            for file, found in zip(files, pool.map(header, files), strict=True):
+                if isinstance(found, DataError):
+                    problem = found.problems[0]
+                    check = "image-missing" if "does not exist" in problem.what else "image-damaged"
+                    self.findings.error(check, f"{problem.what}: {file.path} ({file.place})", problem.hint)
+                    continue
+                stated = (file.height, file.width)
+                file.height, file.width = found
+                if None not in stated and stated != found:
+                    turned = stated == (found[1], found[0])
+                    self.findings.error(
+                        "image-size-wrong",
+                        f"{file.place} says {stated[1]}x{stated[0]} (width x height), "
+                        f"the picture {file.path.name} is {found[1]}x{found[0]}",
+                        "the file's EXIF orientation turns the picture, and boxes must be those of the upright one"
+                        if turned
+                        else "boxes would lie elsewhere: export the annotations for these files",
+                    )
+
+    def read_annotations(self, files: Mapping[int, _File], labels: Mapping[int, int]) -> dict[int, list[dict[str, Any]]]:
+        """Return the sound annotations of each image."""
+        by_image: dict[int, list[dict[str, Any]]] = {key: [] for key in files}
+        seen: set[int] = set()
+        orphans = 0
+        boxes_as_xyxy = 0
+        annotations = self.content["annotations"]
+        for i, annotation in enumerate(annotations):
+            place = f"annotations[{i}]"
+            if not isinstance(annotation, dict):
+                self.findings.error("annotation", f"{place} is a {type(annotation).__name__}, not an object")
+                continue
+            place = f"{place} (id {annotation.get('id')!r})"
+            file = files.get(annotation["image_id"]) if _is_id(annotation.get("image_id")) else None
+            if file is None:
+                orphans += 1
+                self.findings.warning(
+                    "annotation-without-image", f"{place} is of the image {annotation.get('image_id')!r}, which is not listed"
+                )
+                continue
+            if not _is_id(annotation.get("category_id")) or annotation["category_id"] not in labels:
+                self.findings.error(
+                    "category-unknown",
+                    f"{place}.category_id {annotation.get('category_id')!r} is not in categories",
+                    f"the ids are {', '.join(map(str, list(labels)[:8]))}",
+                )
+                continue
+            box = self._read_box(annotation, place)
+            if box is None:
+                continue
+            boxes_as_xyxy += _fits_only_as_xyxy(box, file)
+            if self._has_no_place(box, file, place):
+                continue
+            self._note_id(annotation, place, seen)
+            by_image[file.id].append({**annotation, "bbox": box, "label": labels[annotation["category_id"]]})
+        if orphans > _ORPHANS_ALLOWED * len(annotations):
+            self.findings.error(
+                "annotations-without-image",
+                f"{orphans} of {len(annotations)} annotations are of images that are not listed",
+                "the lists images and annotations belong to different exports",
+            )
+        if boxes_as_xyxy > _SHOWN_AS_SWAPPED * max(1, len(annotations)):
+            self.findings.error(
+                "boxes-xyxy",
+                f"{boxes_as_xyxy} of {len(annotations)} boxes leave their image as x, y, width, height, and fit as x1, y1, x2, y2",
+                "COCO boxes are x, y, width, height: convert them",
+            )
+        return by_image
+
+    def _read_box(self, annotation: Mapping[str, Any], place: str) -> list[float] | None:
+        box = annotation.get("bbox")
+        numbers = isinstance(box, list) and len(box) == 4 and all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in box
+        )
+        if not numbers:
+            self.findings.error("box-format", f"{place}.bbox is {box!r}, not four numbers")
+            return None
+        assert isinstance(box, list)
+        values = [float(value) for value in box]
+        if not all(math.isfinite(value) for value in values):
+            self.findings.error("box-not-finite", f"{place}.bbox is {box!r}: NaN or infinity")
+            return None
+        if values[2] < 0 or values[3] < 0:
+            self.findings.error(
+                "box-negative",
+                f"{place}.bbox is {box!r}: its width or height is negative",
+                "COCO boxes are x, y, width, height; was this exported as x1, y1, x2, y2?",
+            )
+            return None
+        return values
+
+    def _has_no_place(self, box: Sequence[float], file: _File, place: str) -> bool:
+        """Say whether nothing of the box is inside the picture; note what is dropped and what will be clipped."""
+        assert file.width is not None and file.height is not None
+        x, y, width, height = box
+        if width == 0 or height == 0:
+            self.findings.warning("box-without-area", f"{place}.bbox {list(box)} has no area and is dropped")
+            return True
+        if x >= file.width or y >= file.height or x + width <= 0 or y + height <= 0:
+            self.findings.warning(
+                "box-outside", f"{place}.bbox {list(box)} lies outside its {file.width}x{file.height} image and is dropped"
+            )
+            return True
+        # labelling tools round to hundredths, so up to a pixel of excess is no fault
+        if x < -1 or y < -1 or x + width > file.width + 1 or y + height > file.height + 1:
+            self.findings.warning(
+                "box-clipped", f"{place}.bbox {list(box)} sticks out of its {file.width}x{file.height} image and is clipped"
+            )
+        return False
+
+    def _note_id(self, annotation: Mapping[str, Any], place: str, seen: set[int]) -> None:
+        key = annotation.get("id")
+        if not _is_id(key):
+            self.findings.warning("annotation-id", f"{place} has no whole number as id; it is kept")
+        elif key in seen:
+            self.findings.warning("annotation-id-twice", f"{place} has an id that is used twice; both are kept")
+        else:
+            assert isinstance(key, int)
+            seen.add(key)
+
+    def assemble(
+        self, files: Mapping[int, _File], annotations: Mapping[int, Sequence[Mapping[str, Any]]]
+    ) -> tuple[LabelledImage, ...]:
+        """Return the images with their objects, in the order of the file."""
+        images = []
+        for file in files.values():
+            assert file.height is not None and file.width is not None
+            objects = _objects(annotations[file.id])
+            images.append(LabelledImage(file.id, file.path, file.height, file.width, objects))
+        return tuple(images)
+
+
+def _objects(annotations: Sequence[Mapping[str, Any]]) -> Objects:
+    boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+    areas = [a["area"] if _is_number(a.get("area")) else a["bbox"][2] * a["bbox"][3] for a in annotations]
+    boxes[:, 2:] += boxes[:, :2]
+    return Objects(
+        boxes=boxes,
+        labels=np.array([a["label"] for a in annotations], np.int64),
+        crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool),
+        areas=np.array(areas, np.float64),
+        ids=tuple(a["id"] if _is_id(a.get("id")) else i for i, a in enumerate(annotations)),
+        segmentations=tuple(a.get("segmentation") for a in annotations),
+    )
+
+
+def _fits_only_as_xyxy(box: Sequence[float], file: _File) -> bool:
+    assert file.width is not None and file.height is not None
+    x, y, width, height = box
+    leaves = x + width > file.width + 1 or y + height > file.height + 1
+    return leaves and x < width <= file.width + 1 and y < height <= file.height + 1
+
+
+def _stays_inside(file_name: str) -> bool:
+    depth = 0
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    if path.is_absolute() or Path(file_name).is_absolute():
+        return False
+    for part in path.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return False
+    return True
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def _shown(entry: Any, key: str) -> str:
+    return repr(entry.get(key)) if isinstance(entry, dict) else f"in a {type(entry).__name__}"

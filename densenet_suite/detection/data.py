@@ -1,0 +1,267 @@
+"""Labelled images to batches: reading, augmentation, letterbox, collation; and the data module that Lightning asks."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from densenet_suite.augment import AugmentPolicy, JointAugment
+from densenet_suite.detection.coco_json import read_coco
+from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
+from densenet_suite.detection.layout import SplitPaths, find_images, find_split
+from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
+from densenet_suite.errors import ConfigError, DataError
+from densenet_suite.geometry import Letterbox
+from densenet_suite.images import read_pixels
+from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard, Stream, derive_seed
+
+logger = logging.getLogger(__name__)
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, ready to be put into a batch; see DetectionBatch."""
+
+    image: Shaped[Tensor, "c h w"]
+    boxes: Float[Tensor, "n 4"]
+    labels: Int[Tensor, " n"]
+    index: int
+    size: tuple[int, int]
+    scale: tuple[float, float]
+
+
+class DetectionSamples(Dataset[Sample]):
+    """The images of a split, as the network sees them.
+
+    Args:
+        source: the split.
+        canvas: (height, width) of the network's input.
+        bands: 3, or 1 for grey.
+        fill: pixel of the padding.
+        policy: random changes; None for evaluation.
+        seed: of the random changes.
+    """
+
+    def __init__(
+        self,
+        source: DetectionSet,
+        canvas: tuple[int, int],
+        bands: int,
+        fill: Sequence[int],
+        policy: AugmentPolicy | None,
+        seed: int,
+    ):
+        self.source = source
+        self.canvas = canvas
+        self.bands = bands
+        self.fill = tuple(fill)
+        self.augment = JointAugment(policy, canvas, fill) if policy else None
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        entry = self.source.images[key.index]
+        pixels, record = read_pixels(entry.path, self.bands)
+        if (record.height, record.width) != (entry.height, entry.width):
+            raise DataError("the picture has another size than when training began", where=str(entry.path))
+        boxes, labels = _trained(entry)
+        size = (entry.height, entry.width)
+        letterbox = Letterbox.fit(size, self.canvas)
+        if self.augment is None:
+            pixels, boxes = letterbox.image(pixels, self.fill), letterbox.boxes(boxes)
+        else:
+            seed = derive_seed(self.seed, Stream.SAMPLE, key.epoch, key.index)
+            pixels, boxes, kept = self.augment(pixels, boxes, seed)
+            labels = labels[kept]
+        return Sample(
+            image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            boxes=torch.from_numpy(boxes.astype(np.float32)),
+            labels=torch.from_numpy(labels),
+            index=key.index,
+            size=size,
+            scale=letterbox.scale,
+        )
+
+
+def _trained(entry: LabelledImage) -> tuple[Array, Array]:
+    """Return the boxes that are trained on, clipped to the picture, with their labels: all but crowd regions."""
+    objects = entry.objects
+    boxes = objects.clipped(entry.height, entry.width)
+    keep = ~objects.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return boxes[keep], objects.labels[keep]
+
+
+def collate(samples: Sequence[Sample]) -> DetectionBatch:
+    """Put samples into a batch, padded to the largest number of objects, which has no limit."""
+    most = max(len(sample.labels) for sample in samples)
+    boxes = torch.zeros(len(samples), most, 4)
+    labels = torch.full((len(samples), most), IGNORE)
+    for i, sample in enumerate(samples):
+        boxes[i, : len(sample.boxes)] = sample.boxes
+        labels[i, : len(sample.labels)] = sample.labels
+    return DetectionBatch(
+        images=torch.stack([sample.image for sample in samples]),
+        boxes=boxes,
+        labels=labels,
+        indices=torch.tensor([sample.index for sample in samples]),
+        sizes=torch.tensor([sample.size for sample in samples]),
+        scales=torch.tensor([sample.scale for sample in samples]),
+    )
+
+
+class DetectionData(L.LightningDataModule):
+    """Train, val and test splits of a COCO-format dataset.
+
+    Args:
+        root: folder of the dataset.
+        size: (height, width) of the network's input.
+        batch: images per process and step.
+        train, val, test: where a split is; None to look for it below root.
+        holdout: share of the training images that is validated on where there is no val split.
+        augment: random changes of training images.
+        workers: processes that read images; their number changes nothing but the speed.
+        bands: 3, or 1 for grey.
+        classes: of a trained model, with which the categories of the files are matched by name; None to take the
+            training split's own.
+        seed: of the order and of the random changes.
+
+    Attributes:
+        fill: pixel of the padding; set it to the model's `preprocess.normalization.fill`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        size: tuple[int, int],
+        batch: int,
+        *,
+        train: SplitPaths | None = None,
+        val: SplitPaths | None = None,
+        test: SplitPaths | None = None,
+        holdout: float = 0.2,
+        augment: AugmentPolicy | None = None,
+        workers: int = 2,
+        bands: int = 3,
+        classes: ClassTable | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.root = Path(root)
+        self.size = size
+        self.batch = batch
+        self.named = {"train": train, "val": val, "test": test}
+        self.holdout = holdout
+        self.augment = augment or AugmentPolicy()
+        self.workers = workers
+        self.bands = bands
+        self.given_classes = classes
+        self.seed = seed
+        self.fill: tuple[int, ...] = (124, 116, 104)[:bands]
+
+    @cached_property
+    def splits(self) -> dict[str, DetectionSet]:
+        """The splits that there are, read and checked when first asked for.
+
+        Raises:
+            DataError: files are missing or faulty.
+        """
+        train = self._read("train", self.given_classes)
+        classes = self.given_classes or (train.classes if train else None)
+        splits = {"train": train, "val": self._read("val", classes), "test": self._read("test", classes)}
+        found = {name: split for name, split in splits.items() if split is not None}
+        if train is not None and "val" not in found and self.holdout > 0 and len(train) > 1:
+            found["train"], found["val"] = hold_out(train, self.holdout)
+            logger.info(
+                "no val split under %s: %d of %d training images are held out to validate on (data.holdout=%s)",
+                self.root,
+                len(found["val"]),
+                len(train),
+                self.holdout,
+            )
+        return found
+
+    def split(self, name: str) -> DetectionSet:
+        """Return a split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if name not in self.splits:
+            there = ", ".join(self.splits) or "none"
+            raise DataError(
+                f"there is no {name} split (found: {there})",
+                where=str(self.root),
+                hint=f"expected annotations/instances_{name}.json or {name}/_annotations.coco.json; "
+                f"or name it: data.{name}.annotations=...",
+            )
+        return self.splits[name]
+
+    @property
+    def classes(self) -> ClassTable:
+        """The classes: those given, or the training split's."""
+        return self.given_classes or self.split("train").classes
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Return augmented batches in an order of their own in each epoch; the rest that fills no batch is left out."""
+        source = self.split("train")
+        rank, processes = self._place()
+        if len(source) < self.batch * processes:
+            raise ConfigError(
+                f"train.batch {self.batch} on {processes} processes is more than the {len(source)} training images",
+                hint=f"train.batch={max(1, len(source) // processes)}",
+            )
+        sampler = EpochSampler(len(source), self.seed, rank, processes)
+        return self._loader(source, sampler, self.augment, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
+        """Return the images of the val split, each once; nothing where there is no such split."""
+        return self.eval_dataloader("val") if "val" in self.splits else []
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Return the images of the test split, each once."""
+        return self.eval_dataloader("test")
+
+    def eval_dataloader(self, split: str) -> DataLoader[Sample]:
+        """Return the images of any split, each once and unchanged."""
+        source = self.split(split)
+        return self._loader(source, SequentialShard(len(source), *self._place()), None, drop_last=False)
+
+    def _read(self, name: str, classes: ClassTable | None) -> DetectionSet | None:
+        paths = self.named[name] or find_split(self.root, name)
+        return None if paths is None else read_coco(name, paths.annotations, paths.images, classes)
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(
+        self, source: DetectionSet, sampler: Any, policy: AugmentPolicy | None, *, drop_last: bool
+    ) -> DataLoader[Sample]:
+        samples = DetectionSamples(source, self.size, self.bands, self.fill, policy, self.seed)
+        return DataLoader(
+            samples,
+            batch_size=self.batch,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=drop_last,
+            persistent_workers=self.workers > 0,
+        )
+
+
+def split_paths(root: Path, annotations: str, images: str | None) -> SplitPaths:
+    """Return the paths of a split that a config names, relative to the dataset's folder."""
+    file = root / annotations
+    return SplitPaths(file, root / images if images is not None else find_images(root, file))

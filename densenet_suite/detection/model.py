@@ -1,0 +1,98 @@
+"""EfficientDet: a backbone's features, a BiFPN, two heads.
+
+Reference: Tan, Pang & Le, EfficientDet, arXiv:1911.09070. The network takes images of any height and width; `build` puts
+it together from a name.
+"""
+
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from densenet_suite.backbones.base import Backbone
+from densenet_suite.detection.anchors import anchor_boxes
+from densenet_suite.detection.bifpn import BiFPN
+from densenet_suite.detection.heads import PRIOR_BIAS, PredictionHead
+from densenet_suite.detection.structures import ClassTable, RawDetections
+from densenet_suite.detection.variants import DetectorSpec
+from densenet_suite.errors import ConfigError
+from densenet_suite.layers import Norm
+from densenet_suite.preprocess import Preprocess
+
+NORM = Norm(eps=1e-3, momentum=0.01)  # TensorFlow's
+
+
+class EfficientDet(nn.Module):
+    """A detector from pixel values to raw detections.
+
+    Args:
+        spec: the row of numbers.
+        backbone: any that has the strides of the spec's lower levels.
+        preprocess: the pixel statistics of its weights.
+        classes: what the detector tells apart.
+
+    Attributes:
+        strides: those of the backbone's levels in use.
+
+    Raises:
+        ConfigError: the backbone lacks a stride.
+    """
+
+    def __init__(self, spec: DetectorSpec, backbone: Backbone, preprocess: Preprocess, classes: ClassTable):
+        super().__init__()
+        self.spec = spec
+        self.classes = classes
+        self.preprocess = preprocess
+        self.backbone = backbone
+        self.strides = _strides_in_use(spec, backbone)
+        channels = dict(zip(backbone.strides, backbone.channels, strict=True))
+        self.bifpn = BiFPN(
+            [channels[stride] for stride in self.strides],
+            spec.channels,
+            spec.levels,
+            cells=spec.cells,
+            fusion=spec.fusion,
+            act=spec.act,
+            norm=NORM,
+            resample=spec.resample,
+            same=spec.padding == "same",
+        )
+        self.class_head = self._head(len(classes))
+        self.box_head = self._head(4)
+        nn.init.constant_(self.class_head.predict.pointwise.bias, PRIOR_BIAS)
+
+    def forward(self, images: Shaped[Tensor, "b c h w"]) -> RawDetections:
+        """Detect in images of pixel values (0..255 for 8 bits), any dtype, any height and width."""
+        return self.detect(self.preprocess(images))
+
+    def detect(self, images: Float[Tensor, "b c h w"]) -> RawDetections:
+        """Detect in images that are normalised already."""
+        features = dict(zip(self.backbone.strides, self.backbone(images), strict=True))
+        pyramid = self.bifpn([features[stride] for stride in self.strides])
+        sizes = [(level.shape[-2], level.shape[-1]) for level in pyramid]
+        anchors = anchor_boxes(
+            (images.shape[-2], images.shape[-1]), sizes, self.spec.anchor_scale, self.spec.aspects, images.device
+        )
+        return RawDetections(self.class_head(pyramid), self.box_head(pyramid), anchors)
+
+    def _head(self, outputs: int) -> PredictionHead:
+        spec = self.spec
+        return PredictionHead(
+            spec.channels,
+            outputs,
+            spec.anchors_per_cell,
+            repeats=spec.repeats,
+            levels=spec.levels,
+            act=spec.act,
+            norm=NORM,
+        )
+
+
+def _strides_in_use(spec: DetectorSpec, backbone: Backbone) -> tuple[int, ...]:
+    pyramid = [2**level for level in range(spec.min_level, spec.max_level + 1)]
+    used = tuple(stride for stride in pyramid if stride in backbone.strides)
+    needed = tuple(stride for stride in pyramid if stride <= 32)
+    if used[: len(needed)] != needed:
+        raise ConfigError(
+            f"the detector reads strides {needed}, the backbone gives {backbone.strides}",
+            hint="choose a backbone with a pyramid, such as an EfficientNet, timm/resnet50 or timm/convnext_tiny",
+        )
+    return used

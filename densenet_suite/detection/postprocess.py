@@ -1,0 +1,105 @@
+"""Raw detections to final ones: thresholds, non-maximum suppression per class, a limit.
+
+The score threshold comes first and the candidates are the best of what passes it, so any number of anchors works and a
+high threshold makes everything after it cheap. Reference for soft suppression: Bodla et al., Soft-NMS,
+arXiv:1704.04503, equation 3.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchvision.ops import nms
+
+from densenet_suite.detection.boxes import box_iou, clip_boxes, decode_boxes
+from densenet_suite.detection.structures import Detections, RawDetections
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """How detections are chosen.
+
+    Attributes:
+        score_threshold: lowest score of a candidate; COCO evaluation wants 0.001, people 0.3 and more.
+        nms: "hard" drops what overlaps a better box of its class by more than `iou_threshold`; "soft" lowers its score
+            by exp(-iou^2 / sigma) instead, and drops it when it falls below the threshold.
+        iou_threshold: see "hard".
+        sigma: see "soft".
+        max_detections: per image.
+        max_candidates: the best so many pairs of anchor and class enter the suppression.
+    """
+
+    score_threshold: float = 0.001
+    nms: Literal["hard", "soft"] = "hard"
+    iou_threshold: float = 0.5
+    sigma: float = 0.5
+    max_detections: int = 100
+    max_candidates: int = 5000
+
+    def __call__(
+        self, raw: RawDetections, sizes: Float[Tensor, "b 2"] | None = None
+    ) -> list[Detections]:
+        """Return the detections of each image, best first, in pixels of the network's input.
+
+        Args:
+            raw: the network's output.
+            sizes: (height, width) of the picture inside each padded input; boxes are cut off there.
+        """
+        results = []
+        for i in range(len(raw.class_logits)):
+            candidates = self._candidates(raw, i)
+            if sizes is not None:
+                boxes = clip_boxes(candidates.boxes, *sizes[i].tolist())
+                candidates = candidates._replace(boxes=boxes)
+            choose = self._suppress if self.nms == "hard" else self._decay
+            results.append(choose(candidates))
+        return results
+
+    def _candidates(self, raw: RawDetections, image: int) -> Detections:
+        logits = raw.class_logits[image].float().flatten()
+        threshold = torch.logit(torch.tensor(self.score_threshold, dtype=torch.float64)).item()
+        passing = (logits > threshold).nonzero()[:, 0]
+        values, order = logits[passing].topk(min(self.max_candidates, len(passing)))
+        pairs = passing[order]
+        classes = raw.class_logits.shape[2]
+        anchor = pairs // classes
+        boxes = decode_boxes(raw.box_deltas[image, anchor], raw.anchors[anchor])
+        return Detections(boxes, values.sigmoid(), pairs % classes)
+
+    def _suppress(self, candidates: Detections) -> Detections:
+        boxes = separate_classes(candidates.boxes, candidates.labels)
+        keep = nms(boxes, candidates.scores.double(), self.iou_threshold)[: self.max_detections]
+        return Detections(candidates.boxes[keep], candidates.scores[keep], candidates.labels[keep])
+
+    def _decay(self, candidates: Detections) -> Detections:
+        boxes, labels = candidates.boxes, candidates.labels
+        scores = candidates.scores.clone()
+        chosen, final = [], []
+        for _ in range(min(self.max_detections, len(scores))):
+            best = scores.argmax()
+            score = scores[best]
+            if score <= self.score_threshold:
+                break
+            chosen.append(best)
+            final.append(score.clone())
+            overlap = box_iou(boxes[best][None], boxes)[0]
+            scores *= torch.where(labels == labels[best], torch.exp(-(overlap**2) / self.sigma), 1.0)
+            scores[best] = -1.0
+        if not chosen:
+            return Detections(boxes[:0], scores[:0], labels[:0])
+        index = torch.stack(chosen)
+        return Detections(boxes[index], torch.stack(final), labels[index])
+
+
+def separate_classes(boxes: Float[Tensor, "n 4"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n 4"]:
+    """Move the boxes of each class to a place of its own, so that one suppression serves all classes.
+
+    In double precision: in single, the shift rounds boxes of large scenes by whole pixels.
+    """
+    boxes = boxes.double()
+    if len(boxes) == 0:
+        return boxes
+    extent = boxes.max() - boxes.min() + 1
+    return boxes + (labels * extent)[:, None]

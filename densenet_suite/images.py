@@ -1,0 +1,147 @@
+"""Image files to arrays, by one set of rules for training, evaluation and prediction.
+
+The array is upright (the EXIF orientation is applied), RGB or grey, and has the file's own depth. Palettes and CMYK
+become RGB; an alpha channel is dropped and the colours below it kept. A damaged file is an error, never half a picture.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from densenet_suite.errors import DataError
+
+MAX_PIXELS = 100_000_000
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What a file's header says: size in pixels of the upright picture, bands, depth, stored orientation."""
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    orientation: int
+
+
+def read_header(path: Path | str) -> ImageRecord:
+    """Read size, bands and depth without decoding the picture.
+
+    Raises:
+        DataError: as `read_image`, but damage behind the header goes unnoticed.
+    """
+    path = Path(path)
+    with _open(path) as image:
+        return _record(path, image)
+
+
+def read_image(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
+    """Decode a file to an array [h w c] of uint8, uint16 or float32, upright; c is 1 or 3.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, not an image, has several pages, or more than 100 million
+            pixels.
+    """
+    path = Path(path)
+    with _open(path) as image:
+        record = _record(path, image)
+        upright = ImageOps.exif_transpose(image)
+        if image.mode in _SIXTEEN_BIT:
+            array = np.asarray(upright)
+            if array.min() < 0 or array.max() > 65535:
+                raise DataError(f"{image.mode} image holds values outside 0..65535", where=str(path))
+            array = array.astype(np.uint16)
+        elif image.mode == "F":
+            array = np.array(upright, dtype=np.float32)
+        elif record.bands == 1:
+            array = np.array(upright.convert("L"))
+        else:
+            array = np.array(_without_alpha(upright).convert("RGB"))
+    if array.ndim == 2:
+        array = array[:, :, None]
+    return np.ascontiguousarray(array), record
+
+
+def read_pixels(path: Path | str, bands: int) -> tuple[np.ndarray[Any, Any], ImageRecord]:
+    """Decode a file to uint8 [h w bands]: grey is repeated for 3 bands, colour becomes luma for 1.
+
+    Raises:
+        DataError: as `read_image`, and for pixels of more than 8 bits, which are never cut down unasked.
+    """
+    array, record = read_image(path)
+    if array.dtype != np.uint8:
+        raise DataError(
+            f"pixels are {record.dtype}, this model takes 8 bits",
+            where=str(path),
+            hint="scale the file to 8 bits in the way that suits it, for example: gdal_translate -ot Byte -scale",
+        )
+    if bands == 3 and array.shape[2] == 1:
+        array = np.repeat(array, 3, axis=2)
+    elif bands == 1 and array.shape[2] == 3:
+        array = np.array(Image.fromarray(array).convert("L"))[:, :, None]
+    return array, record
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    try:
+        if path.stat().st_size == 0:
+            raise DataError("image file is empty", where=str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the stricter one
+            with Image.open(path) as image:
+                _check_size(path, image)
+                yield image
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError("image file does not exist", where=str(path)) from None
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"image is larger than {MAX_PIXELS:,} pixels: {error}", where=str(path), hint="cut it into tiles"
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError("file is not an image of a known kind", where=str(path)) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
+        raise DataError(f"image file is damaged: {error}", where=str(path)) from error
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"image has {width}x{height} pixels, the limit is {MAX_PIXELS:,}", where=str(path), hint="cut it into tiles"
+        )
+    if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+        raise DataError(
+            f"TIFF has {getattr(image, 'n_frames', 1)} pages and nothing says which one is meant",
+            where=str(path),
+            hint="write the page you mean to a file of its own",
+        )
+
+
+def _record(path: Path, image: Image.Image) -> ImageRecord:
+    orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    width, height = image.size
+    if orientation in _SIDEWAYS:
+        width, height = height, width
+    grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode in _SIXTEEN_BIT
+    dtype = {"F": "float32"}.get(image.mode, "uint16" if image.mode in _SIXTEEN_BIT else "uint8")
+    return ImageRecord(path, height, width, 1 if grey else 3, dtype, orientation)
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    if image.mode == "PA" or "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image

@@ -1,0 +1,94 @@
+"""Pixel values to network input: one object for training, validation, prediction and export, stored with the weights."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """The statistics that a set of weights was trained with: `(pixel / value_range - mean) / std` per band.
+
+    `mean` and `std` are those of pixels scaled to 0..1; `value_range` is the largest pixel value of the files
+    (255 for 8 bits). Images are padded with `padding`, a pixel value, or where it is None with the mean, which
+    normalises to zero.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    value_range: float = 255.0
+    padding: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means for {len(self.std)} deviations: one of each for every band")
+        if min(self.std) <= 0 or self.value_range <= 0:
+            raise ValueError(f"std {self.std} and value_range {self.value_range} must be positive")
+
+    @classmethod
+    def imagenet(cls) -> Self:
+        """Return the statistics of ImageNet, for RGB."""
+        return cls(IMAGENET_MEAN, IMAGENET_STD)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote."""
+        return cls(tuple(values["mean"]), tuple(values["std"]), values["value_range"], values["padding"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a model file."""
+        return asdict(self)
+
+    def for_bands(self, bands: int) -> Self:
+        """Return the same statistics for another number of bands: every band takes their mean."""
+        if bands == len(self.mean):
+            return self
+        n = len(self.mean)
+        return replace(self, mean=(sum(self.mean) / n,) * bands, std=(sum(self.std) / n,) * bands)
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The pixel of padding, rounded to a whole value."""
+        if self.padding is not None:
+            return (self.padding,) * len(self.mean)
+        return tuple(round(mean * self.value_range) for mean in self.mean)
+
+
+class Preprocess(nn.Module):
+    """Normalises pixel values on the device; part of the model, without a place in its state dict."""
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, normalization: Normalization):
+        super().__init__()
+        self.normalization = normalization
+        offset, scale = _affine(normalization.mean, normalization.std, normalization.value_range)
+        self.register_buffer("offset", offset, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Normalise pixel values of any dtype, in the range of their file.
+
+        Raises:
+            ValueError: the number of bands is not that of the statistics.
+        """
+        if images.shape[1] != self.offset.shape[1]:
+            raise ValueError(
+                f"images have {images.shape[1]} bands, the model takes {self.offset.shape[1]}: "
+                f"create it with in_channels={images.shape[1]}"
+            )
+        return (images.to(self.offset.dtype) - self.offset) * self.scale
+
+
+def _affine(mean: Sequence[float], std: Sequence[float], value_range: float) -> tuple[Tensor, Tensor]:
+    offset = torch.tensor(mean, dtype=torch.float64) * value_range
+    scale = 1 / (torch.tensor(std, dtype=torch.float64) * value_range)
+    return offset.float().view(1, -1, 1, 1), scale.float().view(1, -1, 1, 1)

@@ -1,0 +1,1 @@
+"""Runs: folders, fitting, and what watches a fit."""

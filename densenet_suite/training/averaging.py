@@ -1,0 +1,158 @@
+"""The weights that are judged and kept: averaged over the run, with batch-norm statistics that are theirs.
+
+An exponential moving average of the weights scores better than the last of them, but statistics that were gathered while
+other weights ran belong to neither. So before each evaluation the averaged weights are put in, their statistics are
+gathered from the latest training images, and afterwards the training weights return. Without an average the same is
+done for the training weights, whose running statistics lag behind in a short run.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from densenet_suite.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationWeights(L.Callback):
+    """Keeps the moving average, and puts it in for every evaluation.
+
+    Args:
+        decay: of the average; reached by a ramp, (1 + n) / (10 + n) after n steps. 0 keeps no average.
+        images: how many of the latest training images renew the statistics; 0 for none, where nothing is averaged.
+    """
+
+    def __init__(self, decay: float = 0.9998, images: int = 64):
+        if decay and not images:
+            raise ConfigError("averaged weights need their batch-norm statistics renewed", hint="images above 0")
+        self.decay = decay
+        self.images = images
+        self.updates = 0
+        self.average: dict[str, Tensor] = {}
+        self._steps = 0
+        self._recent: deque[Tensor] = deque()
+        self._norms: list[str] = []
+        self._swap: AbstractContextManager[None] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the average from the weights at hand, or continue the one of a checkpoint."""
+        model = _model(pl_module)
+        device = next(model.parameters()).device
+        if self.decay:
+            start = {name: value.detach().clone() for name, value in model.named_parameters()}
+            self.average = {name: self.average.get(name, value).to(device) for name, value in start.items()}
+        self._steps = trainer.global_step
+        # those that are in training now; frozen ones keep their statistics
+        named = model.named_modules()
+        self._norms = [name for name, module in named if isinstance(module, nn.BatchNorm2d) and module.training]
+        logger.info(
+            "judged and kept are the %s weights%s",
+            f"averaged (decay {self.decay})" if self.decay else "latest",
+            f", with the statistics of {len(self._norms)} batch norms renewed from the latest {self.images} images"
+            if self.images
+            else "",
+        )
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Remember the batch while it is one of the latest."""
+        if not self.images:
+            return
+        self._recent.append(batch.images)
+        while sum(map(len, self._recent)) - len(self._recent[0]) >= self.images:
+            self._recent.popleft()
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the average, once for each step of the optimizer."""
+        if not self.decay or trainer.global_step == self._steps:
+            return
+        self._steps = trainer.global_step
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        current = dict(_model(pl_module).named_parameters())
+        names = list(self.average)
+        torch._foreach_lerp_([self.average[n] for n in names], [current[n].detach() for n in names], 1 - decay)
+
+    @contextmanager
+    def applied(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[None]:
+        """Put the judged weights into the model for a while; the training weights return whatever happens."""
+        model = _model(pl_module)
+        kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        try:
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if name in self.average:
+                        parameter.copy_(self.average[name])
+            if self._recent:
+                _renew_statistics(trainer, model, [model.get_submodule(name) for name in self._norms], self._recent)
+            yield
+        finally:
+            model.load_state_dict(kept)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the judged weights in."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._swap = self.applied(trainer, pl_module)
+            self._swap.__enter__()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the training weights back."""
+        self._restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Put the training weights back, so that nothing that is saved now mixes the two."""
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._swap is not None:
+            self._swap.__exit__(None, None, None)
+            self._swap = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average for a checkpoint."""
+        return {"updates": self.updates, "average": self.average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the average of a checkpoint."""
+        self.updates = state_dict["updates"]
+        self.average = dict(state_dict["average"])
+
+
+@torch.no_grad()
+def _renew_statistics(
+    trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.Module], batches: Iterable[Tensor]
+) -> None:
+    """Gather batch-norm statistics from scratch, as the mean over batches; everything else runs as in evaluation."""
+    momenta = [norm.momentum for norm in norms]
+    was_training = model.training
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+        norm.train()
+    try:
+        for images in batches:
+            model(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        model.train(was_training)
+    if trainer.world_size > 1:
+        for norm in norms:
+            for statistic in (norm.running_mean, norm.running_var):
+                statistic.copy_(trainer.strategy.reduce(statistic, reduce_op="mean"))
+
+
+def _model(pl_module: L.LightningModule) -> nn.Module:
+    model = pl_module.model
+    assert isinstance(model, nn.Module)
+    return model

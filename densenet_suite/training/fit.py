@@ -1,0 +1,202 @@
+"""Fitting: from a config to a trained run, and from a stopped run onwards."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from densenet_suite.config.schema import Config, size_of
+from densenet_suite.errors import DataError, SuiteError
+from densenet_suite.files import write_json
+from densenet_suite.installed import is_installed
+from densenet_suite.sampling import Stream, derive_seed
+from densenet_suite.training.averaging import EvaluationWeights
+from densenet_suite.training.checkpointing import AtomicCheckpointIO, BestModel
+from densenet_suite.training.console import EpochLines
+from densenet_suite.training.metrics_log import MetricsLog
+from densenet_suite.training.run import Run
+from densenet_suite.training.slices import SLICES, Slice
+
+logger = logging.getLogger(__name__)
+
+
+class StepSeeds(L.Callback):
+    """Gives every step a seed of its own, so dropout and drop path depend on where in the run a step is, and on nothing
+    that came before."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed the step."""
+        place = (trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(derive_seed(self.seed, Stream.STEP, *place))
+
+
+def fit(config: Config, run: Run, *, resume: bool = False) -> None:
+    """Train into a run folder.
+
+    Args:
+        config: what to train.
+        run: where to.
+        resume: continue from the folder's last checkpoint.
+
+    Raises:
+        SuiteError: the data, the config or the weights do not allow it.
+    """
+    parts = SLICES[config.task]
+    with run.logging(), quiet():
+        started = time.monotonic()
+        logger.info("run folder %s", run.dir)
+        data = parts.data(config, None)
+        _report_data(data, run)
+        torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
+        task = parts.task(config, data)
+        weights = EvaluationWeights(config.train.ema, config.train.recalibrate)
+        best = BestModel(run.model_path, parts.monitor, _saver(config, parts), weights)
+        trainer = _trainer(config, run, parts, [best, weights], validates="val" in data.splits)
+        _write_summary(run, "running", best, started, trainer)
+        status = "failed"
+        try:
+            trainer.fit(task, data, ckpt_path=run.last_checkpoint if resume else None)
+            status = "finished" if not trainer.interrupted else "interrupted"
+        except DataError as error:
+            raise _without_worker_trace(error) from error
+        finally:
+            _write_summary(run, status, best, started, trainer)
+
+
+def _trainer(
+    config: Config, run: Run, parts: Slice, callbacks: list[L.Callback], *, validates: bool
+) -> L.Trainer:
+    train = config.train
+    callbacks = [
+        StepSeeds(config.seed),
+        *callbacks,
+        MetricsLog(run.metrics_path),
+        EpochLines(parts.monitor, parts.shown),
+        ModelCheckpoint(
+            dirpath=run.dir / "checkpoints",
+            filename="best",
+            monitor=parts.monitor if validates else None,
+            mode="max",
+            save_top_k=1,
+            save_last=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if train.early_stop is not None and validates:
+        callbacks.append(
+            EarlyStopping(
+                parts.monitor, mode="max", patience=train.early_stop.patience, min_delta=train.early_stop.min_delta
+            )
+        )
+    options = {"num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
+    return L.Trainer(
+        **(options | config.trainer),
+        max_epochs=train.epochs,
+        accumulate_grad_batches=train.accumulate,
+        gradient_clip_val=train.clip or None,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=_loggers(run),
+        enable_progress_bar=False,
+        default_root_dir=run.dir,
+    )
+
+
+def _loggers(run: Run) -> list[Logger]:
+    if is_installed("tensorboard"):
+        return [TensorBoardLogger(run.dir, name="", version="tensorboard")]
+    return []
+
+
+def _report_data(data: Any, run: Run) -> None:
+    reports = [split.report() for split in data.splits.values()]
+    data.split("train")  # says what is missing where there is nothing to train on
+    for split, report in zip(data.splits.values(), reports, strict=True):
+        logger.info(
+            "%s: %d images (%d without objects), %d objects of %d classes%s",
+            report["split"],
+            report["images"],
+            report["images_without_objects"],
+            report["objects"],
+            sum(count > 0 for count in report["classes"].values()),
+            f", {report['crowd_regions']} crowd regions" if report["crowd_regions"] else "",
+        )
+        for finding in split.findings:
+            logger.warning("%s: %s", report["split"], finding)
+    write_json(run.dir / "data_report.json", {"splits": reports})
+
+
+def _saver(config: Config, parts: Slice) -> Callable[[Path, Any, float | None, int], None]:
+    def save(path: Path, task: Any, score: float | None, epoch: int) -> None:
+        provenance = {
+            "config": config.model_dump(mode="json"),
+            "epoch": epoch,
+            "score": score,
+            "monitor": parts.monitor,
+        }
+        parts.save(path, task, size_of(config), provenance)
+
+    return save
+
+
+def _write_summary(run: Run, status: str, best: BestModel, started: float, trainer: L.Trainer) -> None:
+    if not trainer.is_global_zero:
+        return
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    write_json(
+        run.dir / "summary.json",
+        {
+            "status": status,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "monitor": best.monitor,
+            "best_score": best.best,
+            "best_epoch": best.best_epoch,
+            "last": {name: value if value == value and abs(value) < float("inf") else None for name, value in metrics.items()},
+            "seconds": round(time.monotonic() - started, 1),
+            "model": "weights/best.safetensors",
+        },
+    )
+
+
+def _without_worker_trace(error: DataError) -> SuiteError:
+    """Return the error as it was raised: a loader's worker hands it over wrapped in its own traceback."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return error
+    marker = f"{DataError.__module__}.{DataError.__name__}: "
+    return DataError(text.rpartition(marker)[2].strip())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Lightning says at every fit, and the warnings of its that name nothing to be done."""
+    names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch")
+    levels = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
+    for library, _ in levels:
+        library.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*number of training batches.*smaller than the logging interval.*",
+            ".*treespec, LeafSpec.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*GPU available but not used.*",
+        ):
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        finally:
+            for library, level in levels:
+                library.setLevel(level)
