@@ -1,0 +1,103 @@
+"""Dense prediction on EfficientNet backbones. Importing this loads neither torch nor Lightning; what is used is."""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from densenet_suite.backbones.base import Backbone, Level
+    from densenet_suite.backbones.build import create_backbone
+    from densenet_suite.backbones.variants import list_backbones, register_backbone
+    from densenet_suite.detection.build import create_detector
+    from densenet_suite.detection.data import DetectionData
+    from densenet_suite.detection.model import EfficientDet
+    from densenet_suite.detection.postprocess import Postprocess
+    from densenet_suite.detection.prediction import Prediction
+    from densenet_suite.detection.task import DetectionTask
+    from densenet_suite.detection.variants import list_detectors
+    from densenet_suite.errors import ConfigError, DataError, MissingExtraError, SuiteError
+    from densenet_suite.optim import Recipe
+    from densenet_suite.training.averaging import EvaluationWeights
+    from densenet_suite.training.run import Run
+    from densenet_suite.verbs.doctor import doctor
+    from densenet_suite.verbs.evaluate import evaluate
+    from densenet_suite.verbs.load import load
+    from densenet_suite.verbs.models import list_models, model_info
+    from densenet_suite.verbs.predict import predict
+    from densenet_suite.verbs.quickstart import quickstart
+    from densenet_suite.verbs.train import resume, train
+
+__version__ = version("densenet-suite")
+
+_HOME = {
+    "Backbone": "backbones.base",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "DetectionData": "detection.data",
+    "DetectionTask": "detection.task",
+    "EfficientDet": "detection.model",
+    "EvaluationWeights": "training.averaging",
+    "Level": "backbones.base",
+    "MissingExtraError": "errors",
+    "Postprocess": "detection.postprocess",
+    "Prediction": "detection.prediction",
+    "Recipe": "optim",
+    "Run": "training.run",
+    "SuiteError": "errors",
+    "create_backbone": "backbones.build",
+    "create_detector": "detection.build",
+    "doctor": "verbs.doctor",
+    "evaluate": "verbs.evaluate",
+    "list_backbones": "backbones.variants",
+    "list_detectors": "detection.variants",
+    "list_models": "verbs.models",
+    "load": "verbs.load",
+    "model_info": "verbs.models",
+    "predict": "verbs.predict",
+    "quickstart": "verbs.quickstart",
+    "register_backbone": "backbones.variants",
+    "resume": "verbs.train",
+    "train": "verbs.train",
+}
+
+__all__ = [
+    "Backbone",
+    "ConfigError",
+    "DataError",
+    "DetectionData",
+    "DetectionTask",
+    "EfficientDet",
+    "EvaluationWeights",
+    "Level",
+    "MissingExtraError",
+    "Postprocess",
+    "Prediction",
+    "Recipe",
+    "Run",
+    "SuiteError",
+    "__version__",
+    "create_backbone",
+    "create_detector",
+    "doctor",
+    "evaluate",
+    "list_backbones",
+    "list_detectors",
+    "list_models",
+    "load",
+    "model_info",
+    "predict",
+    "quickstart",
+    "register_backbone",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'densenet_suite' has no attribute {name!r}")
+    return getattr(import_module(f"densenet_suite.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,6 +4,7 @@ The array is upright (the EXIF orientation is applied), RGB or grey, and has the
 become RGB; an alpha channel is dropped and the colours below it kept. A damaged file is an error, never half a picture.
 """
 
+import glob
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,27 @@ def read_pixels(path: Path | str, bands: int) -> tuple[np.ndarray[Any, Any], Ima
     elif bands == 1 and array.shape[2] == 3:
         array = np.array(Image.fromarray(array).convert("L"))[:, :, None]
     return array, record
+
+
+def find_images(source: Path | str) -> list[Path]:
+    """Return the image files that a file, a folder (searched to its depths) or a shell pattern means, sorted.
+
+    Raises:
+        DataError: there are none.
+    """
+    text = str(source)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        if not found:
+            raise DataError("folder holds no images", where=text, hint=f"known are {', '.join(IMAGE_SUFFIXES)}")
+        return sorted(found)
+    if path.exists() or not any(character in text for character in "*?["):
+        return [path]  # reading it says what is wrong with it
+    found = [Path(file) for file in glob.glob(str(path), recursive=True)]
+    if not found:
+        raise DataError("no file matches the pattern", where=text)
+    return sorted(file for file in found if file.is_file())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from densenet_suite.backbones.base import Backbone, BackboneCard, check_levels
@@ -141,12 +142,18 @@ class Cost:
 
 
 def cost(backbone: Backbone, size: int = 224) -> Cost:
-    """Count without computing: the network runs on tensors without data."""
-    state = {name: tensor.to("meta") for name, tensor in [*backbone.named_parameters(), *backbone.named_buffers()]}
-    image = torch.empty(1, backbone.in_channels, size, size, device="meta")
-    was_training = backbone.training
-    backbone.eval()
+    """Count for a square image."""
+    parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    return Cost(parameters, count_macs(backbone, backbone.in_channels, size), size)
+
+
+def count_macs(network: nn.Module, in_channels: int, size: int) -> int:
+    """Return the multiply-accumulates of a network for one square image; it runs on tensors without data."""
+    state = {name: tensor.to("meta") for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
+    image = torch.empty(1, in_channels, size, size, device="meta")
+    was_training = network.training
+    network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        torch.func.functional_call(backbone, state, (image,))
-    backbone.train(was_training)
-    return Cost(sum(p.numel() for p in backbone.parameters()), counter.get_total_flops() // 2, size)
+        torch.func.functional_call(network, state, (image,))
+    network.train(was_training)
+    return int(counter.get_total_flops() // 2)

@@ -72,13 +72,18 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), *, check_paths:
     return _validate(source, check_paths=check_paths)
 
 
-def config_from_values(values: Mapping[str, Any], *, where: str, check_paths: bool = True) -> Config:
-    """Check values that are already in memory.
+def config_from_values(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str, check_paths: bool = True
+) -> Config:
+    """Check values that are already in memory, such as those in a model file.
 
     Raises:
         ConfigError: with every problem found.
     """
-    return _validate(_Source(json.loads(json.dumps(values)), {"": where}), check_paths=check_paths)
+    source = _Source(json.loads(json.dumps(values)), {"": where})
+    for override in overrides:
+        _override(source, override)
+    return _validate(source, check_paths=check_paths)
 
 
 def dump_config(config: Config) -> str:
@@ -96,6 +101,8 @@ def _read(path: Path) -> _Source:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError("config file is larger than a megabyte", where=str(path))
         text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError("there is no such config file", where=str(path), hint="configs/ holds some") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the config file: {error}", where=str(path)) from None
     try:

@@ -51,6 +51,8 @@ class ModelConfig(Section):
     cells: Count | None = None
     repeats: Count | None = None
     anchor_scale: Positive | None = None  # side of the smallest anchor in units of its level's stride
+    min_level: Annotated[int, Field(ge=2, le=5)] | None = None  # finest level, of stride 2^level; 2 sees small objects
+    max_level: Annotated[int, Field(ge=3, le=9)] | None = None  # coarsest level; small images need fewer
 
     @field_validator("architecture")
     @classmethod
@@ -80,7 +82,8 @@ class DataConfig(Section):
     holdout: Share = 0.2  # share of the training images to validate on where there is no val split; 0: do not validate
     # of the network's input in pixels, one side or [height, width]; null for the architecture's published size
     size: int | tuple[int, int] | None = None
-    workers: Annotated[int, Field(ge=0)] = 2  # processes that read images
+    # processes that read images; null for none where the CPU trains, which needs its cores, and up to 8 beside a GPU
+    workers: Annotated[int, Field(ge=0)] | None = None
 
     @field_validator("size", mode="before")
     @classmethod

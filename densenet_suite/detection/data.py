@@ -1,6 +1,7 @@
 """Labelled images to batches: reading, augmentation, letterbox, collation; and the data module that Lightning asks."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,7 +132,8 @@ class DetectionData(L.LightningDataModule):
         train, val, test: where a split is; None to look for it below root.
         holdout: share of the training images that is validated on where there is no val split.
         augment: random changes of training images.
-        workers: processes that read images; their number changes nothing but the speed.
+        workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
+            changes nothing but the speed.
         bands: 3, or 1 for grey.
         classes: of a trained model, with which the categories of the files are matched by name; None to take the
             training split's own.
@@ -152,7 +154,7 @@ class DetectionData(L.LightningDataModule):
         test: SplitPaths | None = None,
         holdout: float = 0.2,
         augment: AugmentPolicy | None = None,
-        workers: int = 2,
+        workers: int | None = None,
         bands: int = 3,
         classes: ClassTable | None = None,
         seed: int = 0,
@@ -249,15 +251,16 @@ class DetectionData(L.LightningDataModule):
         self, source: DetectionSet, sampler: Any, policy: AugmentPolicy | None, *, drop_last: bool
     ) -> DataLoader[Sample]:
         samples = DetectionSamples(source, self.size, self.bands, self.fill, policy, self.seed)
+        workers = _suitable_workers(self.trainer) if self.workers is None else self.workers
         return DataLoader(
             samples,
             batch_size=self.batch,
             sampler=sampler,
-            num_workers=self.workers,
+            num_workers=workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=drop_last,
-            persistent_workers=self.workers > 0,
+            persistent_workers=workers > 0,
         )
 
 
@@ -265,3 +268,9 @@ def split_paths(root: Path, annotations: str, images: str | None) -> SplitPaths:
     """Return the paths of a split that a config names, relative to the dataset's folder."""
     file = root / annotations
     return SplitPaths(file, root / images if images is not None else find_images(root, file))
+
+
+def _suitable_workers(trainer: L.Trainer | None) -> int:
+    if trainer is None or trainer.strategy.root_device.type == "cpu":
+        return 0
+    return min(8, (os.cpu_count() or 1) // max(1, trainer.world_size))

@@ -48,16 +48,21 @@ class DetectorSpec:
     padding_value: int | None = None
     url: str | None = None
 
-    def with_numbers(
-        self,
-        channels: int | None = None,
-        cells: int | None = None,
-        repeats: int | None = None,
-        anchor_scale: float | None = None,
-    ) -> Self:
-        """Return the row with other numbers; None leaves one as it is."""
-        given: dict[str, Any] = {"channels": channels, "cells": cells, "repeats": repeats, "anchor_scale": anchor_scale}
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+    def with_numbers(self, **numbers: float | None) -> Self:
+        """Return the row with other `channels`, `cells`, `repeats`, `anchor_scale`, `min_level` or `max_level`.
+
+        None leaves a number as it is.
+
+        Raises:
+            ConfigError: levels that are no pyramid.
+        """
+        given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+        row = replace(self, **given)
+        if not 2 <= row.min_level < row.max_level:
+            raise ConfigError(
+                f"levels {row.min_level} to {row.max_level} are no pyramid", hint="from 2, 3 or 4 to something above"
+            )
+        return row
 
     @property
     def levels(self) -> int:

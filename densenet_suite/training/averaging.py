@@ -4,11 +4,15 @@ An exponential moving average of the weights scores better than the last of them
 other weights ran belong to neither. So before each evaluation the averaged weights are put in, their statistics are
 gathered from the latest training images, and afterwards the training weights return. Without an average the same is
 done for the training weights, whose running statistics lag behind in a short run.
+
+The images go through the network in one batch. The mean over several small batches would not do: each layer would see
+features from which the layers before had already taken that batch's own mean, which evaluation does not do. Measured on
+a detector trained for 600 steps of 8 images: AP50 17.8 with the mean over eight batches of 8, 25.6 with one of 64.
 """
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from densenet_suite.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+_MAX_PIXELS = 64 * 512 * 512
 
 
 class EvaluationWeights(L.Callback):
@@ -93,7 +98,8 @@ class EvaluationWeights(L.Callback):
                     if name in self.average:
                         parameter.copy_(self.average[name])
             if self._recent:
-                _renew_statistics(trainer, model, [model.get_submodule(name) for name in self._norms], self._recent)
+                norms = [model.get_submodule(name) for name in self._norms]
+                _renew_statistics(trainer, model, norms, _one_batch(self._recent, self.images))
             yield
         finally:
             model.load_state_dict(kept)
@@ -127,21 +133,23 @@ class EvaluationWeights(L.Callback):
         self.average = dict(state_dict["average"])
 
 
+def _one_batch(recent: Sequence[Tensor], count: int) -> Tensor:
+    """Return the latest images, as many as fit into memory beside a training step."""
+    images = torch.cat(list(recent))[-count:]
+    return images[-max(1, _MAX_PIXELS // (images.shape[-2] * images.shape[-1])) :]
+
+
 @torch.no_grad()
-def _renew_statistics(
-    trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.Module], batches: Iterable[Tensor]
-) -> None:
-    """Gather batch-norm statistics from scratch, as the mean over batches; everything else runs as in evaluation."""
+def _renew_statistics(trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.Module], images: Tensor) -> None:
+    """Gather batch-norm statistics from scratch; everything else runs as in evaluation."""
     momenta = [norm.momentum for norm in norms]
     was_training = model.training
     model.eval()
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean
+        norm.momentum = 1.0  # what was before is forgotten
         norm.train()
     try:
-        for images in batches:
-            model(images)
+        model(images)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

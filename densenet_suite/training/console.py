@@ -19,16 +19,20 @@ class EpochLines(L.Callback):
 
     Args:
         monitor: the score that decides which epoch is best.
-        shown: metrics of the line, as (key, title); shares of 1 are shown in percent.
+        losses: of the line, as (key, title).
+        scores: of the line, as (key, title), shown in percent in the epochs that were evaluated.
     """
 
-    def __init__(self, monitor: str, shown: Sequence[tuple[str, str]]):
+    def __init__(self, monitor: str, losses: Sequence[tuple[str, str]], scores: Sequence[tuple[str, str]]):
         self.monitor = monitor
-        self.shown = tuple(shown)
+        self.losses = tuple(losses)
+        self.scores = tuple(scores)
         self.best: float | None = None
         self._started = self._epoch_started = time.monotonic()
         self._first_epoch = 0
+        self._trained = self._started
         self._images = 0
+        self._validated = False
         self._progress: Progress | None = None
         self._bar: Any = None
 
@@ -41,6 +45,7 @@ class EpochLines(L.Callback):
         """Show the bar."""
         self._epoch_started = time.monotonic()
         self._images = 0
+        self._validated = False
         if trainer.is_global_zero and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
@@ -64,6 +69,7 @@ class EpochLines(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that evaluation is what takes the time now."""
+        self._validated = True
         if self._progress is not None:
             self._progress.update(self._bar, description="evaluating")
 
@@ -88,10 +94,11 @@ class EpochLines(L.Callback):
     def _line(self, trainer: L.Trainer) -> str:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
-        parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}", f"loss {metrics['train/loss']:.3f}"]
-        parts += [f"{title} {_percent(metrics[key])}" for key, title in self.shown if key in metrics]
-        score = metrics.get(self.monitor)
-        if score is not None:
+        parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}"]
+        parts += [f"{title} {metrics[key]:.3f}" for key, title in self.losses if key in metrics]
+        if self._validated:
+            parts += [f"{title} {_percent(metrics[key])}" for key, title in self.scores if key in metrics]
+            score = metrics[self.monitor]
             is_best = self.best is None or score > self.best
             self.best = score if is_best else self.best
             parts.append("(best)" if is_best else f"(best {_percent(self.best)})")

@@ -1,8 +1,8 @@
-"""metrics.csv: one row for each epoch, appended and never rewritten, except that a resumed run takes back the epochs
-that it repeats."""
+"""metrics.csv: one row for each epoch, and a history without gaps or doubles, whatever stops a run."""
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +14,52 @@ from densenet_suite.files import write_text
 class MetricsLog(L.Callback):
     """Appends what an epoch logged.
 
+    A resumed run takes back the epochs that it repeats; an epoch that was not evaluated leaves its scores blank; a metric
+    that comes later gets a column of its own.
+
     Args:
         path: of metrics.csv.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        self._validated = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Drop the rows of epochs that are about to be done again."""
-        if not self.path.is_file() or not trainer.is_global_zero:
-            return
-        rows = read_metrics(self.path)
-        kept = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
-        if len(kept) < len(rows):
-            write_text(self.path, _to_csv(kept, list(rows[0]), header=True))
+        if self.path.is_file() and trainer.is_global_zero:
+            rows = read_metrics(self.path)
+            kept = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+            if len(kept) < len(rows):
+                write_text(self.path, _to_csv(kept, list(rows[0]), header=True))
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Expect an evaluation."""
+        self._validated = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that the scores are of this epoch."""
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Append the epoch."""
         if not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            **{name: metrics[name] for name in sorted(metrics)},
+            **{name: value for name, value in metrics.items() if self._validated or not name.startswith("val/")},
         }
-        columns = list(row)
-        exists = self.path.is_file()
-        if exists:
-            with open(self.path, newline="", encoding="utf-8") as file:
-                columns = next(csv.reader(file))
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            file.write(_to_csv([row], columns, header=not exists))
+        rows = read_metrics(self.path) if self.path.is_file() else []
+        columns = list(rows[0]) if rows else list(row)
+        added = [name for name in row if name not in columns]
+        if added or not rows:
+            write_text(self.path, _to_csv([*rows, row], columns + added, header=True))
+        else:
+            with open(self.path, "a", newline="", encoding="utf-8") as file:
+                file.write(_to_csv([row], columns, header=False))
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -56,9 +68,9 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _to_csv(rows: list[dict[str, Any]], columns: list[str], *, header: bool) -> str:
+def _to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, header: bool) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)

@@ -34,7 +34,7 @@ class Slice:
         load: reads a model file; returns the network and the file's card.
         save: writes one; called with the path, the Lightning module, (height, width) and the provenance.
         monitor: the score that decides what is best, higher is better.
-        shown: metrics of the epoch's line, as (key, title).
+        losses, scores: of the epoch's line, as (key, title).
     """
 
     data: Callable[[Config, Any], L.LightningDataModule]
@@ -43,7 +43,8 @@ class Slice:
     load: Callable[[Path], tuple[Any, dict[str, Any]]]
     save: Callable[[Path, Any, tuple[int, int], Mapping[str, Any]], None]
     monitor: str
-    shown: tuple[tuple[str, str], ...]
+    losses: tuple[tuple[str, str], ...]
+    scores: tuple[tuple[str, str], ...]
 
 
 def _detection_data(config: Config, classes: ClassTable | None) -> DetectionData:
@@ -101,8 +102,8 @@ def _trained_detection(config: Config, model: EfficientDet) -> DetectionTask:
 def _row(config: Config) -> DetectorSpec:
     """Return the architecture's row, with the numbers that the config sets itself."""
     model = config.model
-    own = {name: getattr(model, name) for name in ("channels", "cells", "repeats", "anchor_scale")}
-    return detector_spec(model.architecture).with_numbers(**own)
+    numbers = ("channels", "cells", "repeats", "anchor_scale", "min_level", "max_level")
+    return detector_spec(model.architecture).with_numbers(**{name: getattr(model, name) for name in numbers})
 
 
 def _save_detection(path: Path, task: DetectionTask, size: tuple[int, int], provenance: Mapping[str, Any]) -> None:
@@ -117,10 +118,7 @@ SLICES = {
         load=load_model,
         save=_save_detection,
         monitor="val/AP",
-        shown=(
-            ("train/class_loss", "class"),
-            ("val/AP", "AP"),
-            ("val/AP50", "AP50"),
-        ),
+        losses=(("train/loss", "loss"), ("train/class_loss", "class"), ("train/box_loss", "box")),
+        scores=(("val/AP", "AP"), ("val/AP50", "AP50")),
     ),
 }

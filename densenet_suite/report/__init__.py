@@ -1,0 +1,1 @@
+"""What a run looks like: figures, pictures, tables, and one page that shows them."""

@@ -1,0 +1,100 @@
+"""The end of a run: its best model evaluated, its curves drawn, and everything on one page that opens anywhere."""
+
+import base64
+import csv
+import html
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from densenet_suite.config.load import dump_config
+from densenet_suite.files import write_text
+from densenet_suite.report.evaluation import evaluate_model
+from densenet_suite.report.figures import plot_curves
+from densenet_suite.training.metrics_log import read_metrics
+from densenet_suite.training.run import Run
+from densenet_suite.training.slices import SLICES
+
+logger = logging.getLogger(__name__)
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #d8dee4 }
+table { border-collapse: collapse } td, th { padding: .2rem .9rem .2rem 0; text-align: right }
+td:first-child, th:first-child { text-align: left } img { max-width: 100% }
+.big { display: flex; gap: 2.5rem; flex-wrap: wrap } .big div { font-size: .85rem; color: #59636e }
+.big b { display: block; font-size: 1.9rem; color: #1b1f24; font-weight: 600 }
+pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: 13px }
+"""
+
+
+def report_run(run: Run) -> dict[str, float | None]:
+    """Evaluate the best model on the val split, if there is one, and write plots and report.html."""
+    scores: dict[str, float | None] = {}
+    with run.logging():
+        config = run.config
+        plot_curves(read_metrics(run.metrics_path), run.dir / "plots" / "curves.png")
+        if "val" in SLICES[config.task].data(config, None).splits:
+            scores = evaluate_model(run.model_path, config, "val", run.eval_dir("val"))
+        write_text(run.dir / "report.html", _page(run, scores))
+        logger.info("report: %s", run.dir / "report.html")
+    return scores
+
+
+def _page(run: Run, scores: dict[str, float | None]) -> str:
+    summary, config = run.summary, run.config
+    shown = [(name, scores[name]) for name in ("AP", "AP50", "AP75") if name in scores]
+    facts = [
+        ("architecture", config.model.architecture),
+        ("backbone", config.model.backbone or "the architecture's own"),
+        ("epochs", f"{summary['epochs']} (best {summary['best_epoch']})"),
+        ("steps", summary["steps"]),
+        ("seconds", summary["seconds"]),
+        ("status", summary["status"]),
+    ]
+    evaluation = run.dir / "eval" / "val"
+    parts = [
+        f"<h1>{html.escape(run.dir.name)}</h1>",
+        '<div class="big">' + "".join(f"<div><b>{_percent(value)}</b>{name} on val</div>" for name, value in shown) + "</div>",
+        "<h2>Run</h2>",
+        _table([], [(name, str(value)) for name, value in facts]),
+        _figure("Curves", run.dir / "plots" / "curves.png"),
+        _figure("Truth (left) and detections (right)", evaluation / "truth_and_detections.jpg"),
+        _figure("Precision and recall", evaluation / "pr.png"),
+        _classes(evaluation / "per_class.csv"),
+        _figure("First training batch, as the network saw it", run.dir / "images" / "train_batch.jpg"),
+        f"<h2>Config</h2><pre>{html.escape(dump_config(config))}</pre>",
+    ]
+    return f"<!doctype html><meta charset=utf-8><title>{html.escape(run.dir.name)}</title><style>{_STYLE}</style>" + "\n".join(parts) + "\n"
+
+
+def _classes(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["objects"] != "0"]
+    rows.sort(key=lambda row: -int(row["objects"]))
+    cells = [
+        (row["class"], row["objects"], *(_percent(float(row[key]) if row[key] else None) for key in ("AP", "AP50")))
+        for row in rows
+    ]
+    return "<h2>Classes</h2>" + _table(["class", "objects", "AP", "AP50"], cells)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _figure(title: str, path: Path) -> str:
+    """Return an image inside the page itself, so that the page can be sent alone."""
+    if not path.is_file():
+        return ""
+    kind = "png" if path.suffix == ".png" else "jpeg"
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="data:image/{kind};base64,{data}">'
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.1f}"
