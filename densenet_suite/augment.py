@@ -93,7 +93,12 @@ class JointAugment:
         if any(colour):
             transforms.append(library.ColorJitter(*colour, p=0.8))
         boxes = library.BboxParams(
-            "pascal_voc", label_fields=["rows"], min_visibility=policy.min_visibility, min_width=1, min_height=1, clip=True
+            "pascal_voc",
+            label_fields=["rows"],
+            min_visibility=policy.min_visibility,
+            min_width=1,
+            min_height=1,
+            clip=True,
         )
         return library.Compose(transforms, bbox_params=boxes)
 

@@ -30,7 +30,9 @@ app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 
 Config = Annotated[Path, typer.Argument(help="YAML file of the run, such as those in configs/.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Changes of the form train.epochs=10.", metavar="[KEY=VALUE]...")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes of the form train.epochs=10.", metavar="[KEY=VALUE]...")
+]
 RunPlace = Annotated[Path, typer.Argument(help="Run folder, or a model file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -100,7 +102,12 @@ def predict(
     from densenet_suite.verbs.predict import predict as find
 
     predictions = find(
-        run, source, score_threshold=score_threshold, max_detections=max_detections, batch=batch, device=device
+        run,
+        source,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        batch=batch,
+        device=device,
     )
     from densenet_suite.detection.prediction_files import save_predictions
 
@@ -113,7 +120,9 @@ def predict(
 
 
 @app.command()
-def quickstart(out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("quickstart")) -> None:
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("quickstart"),
+) -> None:
     """Make a small dataset, train on it, evaluate, predict; a few minutes on two cores, nothing to download."""
     from densenet_suite.verbs.quickstart import quickstart as show
 
@@ -196,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         print("  hint: densenet-suite --debug ... shows where; a run's log.txt has it too", file=sys.stderr)
         sys.exit(1)
+    raise AssertionError("typer's app exits")
 
 
 def _say_run(run: Any) -> None:

@@ -85,7 +85,10 @@ def _label(
     x = min(max(0.0, float(box[0])), max(0.0, size[0] - width))
     places = [float(box[1]) - height, float(box[3]), float(box[1])]
     places = [y for y in places if 0 <= y <= size[1] - height] or [min(max(0.0, float(box[1])), size[1] - height)]
-    y = next((y for y in places if not any(_overlap((x, y, x + width, y + height), other) for other in taken)), places[0])
+    y = next(
+        (y for y in places if not any(_overlap((x, y, x + width, y + height), other) for other in taken)),
+        places[0],
+    )
     taken.append((x, y, x + width, y + height))
     canvas.rectangle((x, y, x + width, y + height), fill=colour)
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140

@@ -54,9 +54,7 @@ class Findings:
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return plain values for `data_report.json`."""
-        return [
-            {"check": f.check, "severity": f.severity, "count": f.count, "examples": f.examples} for f in self
-        ]
+        return [{"check": f.check, "severity": f.severity, "count": f.count, "examples": f.examples} for f in self]
 
     def _add(self, check: str, severity: Literal["error", "warning"], what: str, hint: str | None) -> None:
         finding = self._found.setdefault(check, Finding(check, severity, hint))

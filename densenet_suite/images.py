@@ -143,7 +143,9 @@ def _check_size(path: Path, image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise DataError(
-            f"image has {width}x{height} pixels, the limit is {MAX_PIXELS:,}", where=str(path), hint="cut it into tiles"
+            f"image has {width}x{height} pixels, the limit is {MAX_PIXELS:,}",
+            where=str(path),
+            hint="cut it into tiles",
         )
     if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         raise DataError(

@@ -66,7 +66,9 @@ def model_file(place: Path | str) -> Path:
         if inside.is_file():
             return inside
         raise ConfigError(
-            "run folder holds no trained model", where=str(inside), hint="let the training finish its first epoch"
+            "run folder holds no trained model",
+            where=str(inside),
+            hint="let the training finish its first epoch",
         )
     if not place.is_file():
         raise ConfigError("no such run folder or model file", where=str(place))

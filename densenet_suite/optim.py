@@ -34,7 +34,7 @@ class Recipe:
     warmup_epochs: float = 1.0
 
     def lr_for(self, global_batch: int) -> float:
-        """Scale the learning rate to a batch: linearly for sgd (Goyal et al., arXiv:1706.02677), by the root for adamw."""
+        """Scale to a batch: linearly for sgd (Goyal et al., arXiv:1706.02677), by the square root for adamw."""
         ratio = global_batch / REFERENCE_BATCH
         return self.lr * (ratio if self.optimizer == "sgd" else math.sqrt(ratio))
 
@@ -76,7 +76,8 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
             parts = {name.partition(".")[0] for name in names} | {".".join(name.split(".")[:3]) for name in names}
             raise ConfigError(
                 f"train.freeze: the pattern {pattern!r} matches no parameter",
-                hint=did_you_mean(pattern, parts) or f"parameters are named like {names[0]}; backbone.* is all of a backbone",
+                hint=did_you_mean(pattern, parts)
+                or f"parameters are named like {names[0]}; backbone.* is all of a backbone",
             )
     frozen = 0
     for name, parameter in model.named_parameters():

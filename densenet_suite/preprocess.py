@@ -1,4 +1,4 @@
-"""Pixel values to network input: one object for training, validation, prediction and export, stored with the weights."""
+"""Pixel values to network input: one object for training, validation and prediction, stored with the weights."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

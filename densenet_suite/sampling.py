@@ -7,8 +7,8 @@ one would have drawn, and a batch can be replayed from a few integers.
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -30,7 +30,8 @@ def derive_seed(seed: int, stream: Stream, *position: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True)
+class SampleKey:
     """Which sample to draw: the epoch decides its augmentation."""
 
     epoch: int

@@ -1,5 +1,7 @@
-"""A small detection dataset made of nothing: coloured shapes on textured grounds, hidden behind each other, of many
-sizes, some pictures without any. Pretty enough to show, hard enough to learn; the quickstart and the tests live on it.
+"""A small detection dataset made of nothing; the quickstart and the tests live on it.
+
+Coloured shapes on textured grounds, hidden behind each other, of many sizes, some pictures without any: pretty enough
+to show, hard enough to learn.
 """
 
 import json
@@ -45,7 +47,8 @@ def write_synthetic(
     for number, (split, count) in enumerate(images.items()):
         folder = root / "images" / split
         folder.mkdir(parents=True, exist_ok=True)
-        entries, annotations = [], []
+        entries: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for i in range(count):
             rng = np.random.default_rng([seed, number, i])
             picture, shapes = _picture(rng, size)
@@ -73,7 +76,9 @@ def _annotation(key: int, image: int, shape: _Shape) -> dict[str, Any]:
 
 def _picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, list[_Shape]]:
     height, width = size
-    ground = _ground(rng, height, width).resize((width * _SUPERSAMPLING, height * _SUPERSAMPLING), Image.Resampling.BICUBIC)
+    ground = _ground(rng, height, width).resize(
+        (width * _SUPERSAMPLING, height * _SUPERSAMPLING), Image.Resampling.BICUBIC
+    )
     front = np.zeros((ground.height, ground.width), np.int16)  # number of the object in front, at each pixel
     drawn: list[tuple[int, int]] = []
     count = 0 if rng.random() < _SHARE_EMPTY else int(rng.integers(1, 8))

@@ -1,7 +1,7 @@
 """Weight files of any origin to named tensors, without running anything that they contain.
 
-Read are safetensors, PyTorch files (through the restricted unpickler, never the full one) and Lightning checkpoints. The
-wrappers that training scripts put around a state dict are taken off.
+Read are safetensors, PyTorch files (through the restricted unpickler, never the full one) and Lightning checkpoints.
+The wrappers that training scripts put around a state dict are taken off.
 """
 
 import argparse
@@ -19,12 +19,20 @@ from torch import Tensor
 from densenet_suite.errors import ConfigError
 
 # where scripts keep the state dict, the averaged weights before the raw ones
-_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state", "model_state_dict", "model")
+_WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "state_dict",
+    "model_state",
+    "model_state_dict",
+    "model",
+)
 
 
 @dataclass
 class LoadReport:
-    """What became of the tensors: of the file's (left out) and of the network's (loaded, adapted, newly initialised)."""
+    """What became of the file's tensors (left out) and of the network's (loaded, adapted, newly initialised)."""
 
     source: str
     loaded: int = 0
@@ -81,7 +89,9 @@ def _unpickle(path: Path) -> Any:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"weight file is damaged or not a PyTorch file: {reason}", where=str(path), hint="download it again"
+            f"weight file is damaged or not a PyTorch file: {reason}",
+            where=str(path),
+            hint="download it again",
         ) from error
 
 
@@ -89,9 +99,11 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             return _tensors(content[wrapper], path)
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(
-        content, Mapping
-    ) else {}
+    tensors = (
+        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
     if not tensors:
         raise ConfigError("file holds no named tensors", where=str(path), hint="give a state dict")
     return tensors

@@ -3,10 +3,10 @@
     python tools/compare_effdet.py ours   --root ../shared/data/bccd
     python tools/compare_effdet.py effdet --root ../shared/data/bccd
 
-Both train EfficientDet-D0 from scratch on the same images for the same number of steps with the same optimizer, learning
-rate, warm-up, clipping and range of scales, and are scored on val by the same evaluator. `effdet` uses effdet's parser,
-dataset, transforms, collation, training bench and loss, and timm's average of the weights with its warm-up; its score is
-the better one of averaged and latest weights.
+Both train EfficientDet-D0 from scratch on the same images for the same number of steps with the same optimizer,
+learning rate, warm-up, clipping and range of scales, and are scored on val by the same evaluator. `effdet` uses
+effdet's parser, dataset, transforms, collation, training bench and loss, and timm's average of the weights with its
+warm-up; its score is the better one of averaged and latest weights.
 """
 
 import argparse
@@ -120,9 +120,7 @@ def score_effdet(root: Path, bench: Any) -> dict[str, Any]:
             for i, found in enumerate(bench(_normalized(images), target)["detections"]):
                 name = dataset.parser.img_infos[int(target["img_idx"][i])]["file_name"]
                 found = found[found[:, 4] > 0.001]
-                evaluator.update(
-                    index_of[name], Detections(found[:, :4], found[:, 4], found[:, 5].long() - 1)
-                )
+                evaluator.update(index_of[name], Detections(found[:, :4], found[:, 4], found[:, 5].long() - 1))
     scores = evaluator.compute()
     return scores.summary | {name: values["AP50"] for name, values in scores.per_class.items()}
 

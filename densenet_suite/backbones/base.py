@@ -166,10 +166,17 @@ def trace(module: nn.Module, shape: tuple[int, ...]) -> tuple[list[Tensor], list
 class _FieldTracer(TorchDispatchMode):
     """Follows the receptive field of each tensor through the operations that PyTorch dispatches."""
 
-    MIXES_POSITIONS = ("bmm", "baddbmm", "_scaled_dot_product_attention", "upsample", "pixel_shuffle", "col2im")
+    MIXES_POSITIONS = (
+        "bmm",
+        "baddbmm",
+        "_scaled_dot_product_attention",
+        "upsample",
+        "pixel_shuffle",
+        "col2im",
+    )
 
     def __init__(self, images: Tensor):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._fields: dict[int, Receptive | None] = {id(images): Receptive()}
         self._alive = [images]  # ids are only unique among living objects
 

@@ -120,7 +120,11 @@ def _efficientnet(
 
 
 def _timm(
-    name: str, in_channels: int, weights: str | Path | None, bands: Sequence[str] | None, drop_path: float | None
+    name: str,
+    in_channels: int,
+    weights: str | Path | None,
+    bands: Sequence[str] | None,
+    drop_path: float | None,
 ) -> tuple[Backbone, LoadReport | None]:
     backbone: TimmBackbone = timm_backbone(name, in_channels, drop_path or 0.0)
     if weights is None:

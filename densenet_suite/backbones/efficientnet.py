@@ -48,7 +48,7 @@ class EfficientNet(Backbone):
         x = self.stem(images)
         features = []
         for i, stage in enumerate(self.stages):
-            for block in stage:
+            for block in stage.children():
                 x = recompute(block, x) if self.checkpointing and self.training else block(x)
             if i in self._taps:
                 features.append(x)
@@ -103,7 +103,15 @@ class CondConv2d(nn.Module):
     """A convolution whose kernel is mixed from experts, per image. Reference: arXiv:1904.04971, section 3."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int, groups: int, experts: int, same: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int,
+        groups: int,
+        experts: int,
+        same: bool,
     ):
         super().__init__()
         self.kernel, self.stride, self.groups, self.out_channels = kernel, stride, groups, out_channels
@@ -165,4 +173,3 @@ def _initialize(module: nn.Module) -> None:
         bound = 1 / math.sqrt(module.out_features)
         nn.init.uniform_(module.weight, -bound, bound)
         nn.init.zeros_(module.bias)
-

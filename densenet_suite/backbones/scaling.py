@@ -59,9 +59,9 @@ class EfficientNetSpec:
     """Everything that decides an EfficientNet's function, apart from its weights.
 
     `resolution` is the published training size, `drop_path` the published stochastic depth, reached at the last block;
-    `mean` and `std` are the usual statistics of the variant's published weights. `fixed_ends` is Lite's rule (the stem
-    and the first and last stage are not scaled), `edge_stem` EdgeTPU's quirk (the first stage expands 24 scaled channels
-    instead of the stem's, and has no residual). `experts` above 0 makes the last three stages CondConv.
+    `mean` and `std` are the usual statistics of the variant's published weights. `fixed_ends` is Lite's rule: the stem
+    and the first and last stage are not scaled. `edge_stem` is EdgeTPU's quirk: the first stage expands 24 scaled
+    channels instead of the stem's, and has no residual. `experts` above 0 makes the last three stages CondConv.
     """
 
     stages: tuple[Stage, ...]

@@ -35,6 +35,8 @@ class TimmBackbone(Backbone):
         padded: pad images to a multiple of the largest stride.
     """
 
+    net: Any  # timm's feature extractors share names, but no class
+
     def __init__(self, name: str, in_channels: int, drop_path: float, arguments: dict[str, Any], *, padded: bool):
         config = timm.get_pretrained_cfg(name)
         super().__init__((), in_channels, Normalization(tuple(config.mean), tuple(config.std)).for_bands(in_channels))
@@ -119,7 +121,7 @@ def _create(name: str, arguments: dict[str, Any], drop_path: float) -> nn.Module
     return timm.create_model(name, out_indices=last, **arguments)
 
 
-def _ghost_features(model: nn.Module, out_indices: tuple[int, ...] = (0, 1, 2, 3, 4), **_: Any) -> nn.Module:
+def _ghost_features(model: Any, out_indices: tuple[int, ...] = (0, 1, 2, 3, 4), **_: Any) -> nn.Module:
     """Tap a GhostNet behind the last bottleneck of each stride; timm lists the first, and the stem without its norm."""
     last, stride = {}, 2
     for i, stage in enumerate(model.cfgs):

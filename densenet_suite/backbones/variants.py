@@ -88,9 +88,7 @@ def _published() -> dict[str, EfficientNetSpec]:
     specs["efficientnet_l2"] = EfficientNetSpec(_V1, 4.3, 5.3, 800)
     for i, resolution in enumerate((224, 240, 260, 280, 300)):
         width, depth, _ = _B[i]
-        specs[f"efficientnet_lite{i}"] = EfficientNetSpec(
-            _LITE, width, depth, resolution, act="relu6", fixed_ends=True
-        )
+        specs[f"efficientnet_lite{i}"] = EfficientNetSpec(_LITE, width, depth, resolution, act="relu6", fixed_ends=True)
     for size, i in (("s", 0), ("m", 1), ("l", 3)):
         specs[f"efficientnet_e{size}"] = EfficientNetSpec(_EDGE, *_B[i], act="relu", edge_stem=True)
     for size, i, experts in (("b0_4e", 0, 4), ("b0_8e", 0, 8), ("b1_8e", 1, 8)):
@@ -99,9 +97,7 @@ def _published() -> dict[str, EfficientNetSpec]:
         width, depth, _ = _B[i]
         specs[f"efficientnetv2_b{i}"] = EfficientNetSpec(_V2_B, width, depth, resolution, round_limit=0.0)
     for size, (channels, repeats, stem, resolution) in _V2_LARGE.items():
-        specs[f"efficientnetv2_{size}"] = EfficientNetSpec(
-            _v2(channels, repeats), resolution=resolution, stem=stem
-        )
+        specs[f"efficientnetv2_{size}"] = EfficientNetSpec(_v2(channels, repeats), resolution=resolution, stem=stem)
     return specs | {f"tf_{name}": _tensorflow_twin(name, spec) for name, spec in specs.items()}
 
 
@@ -179,7 +175,7 @@ def _scaled(name: str, family: str, arguments: str) -> EfficientNetSpec:
             f"unknown family {family!r} in backbone {name!r}",
             hint=did_you_mean(family, FAMILIES) or f"one of {', '.join(FAMILIES)}",
         )
-    values = {}
+    values: dict[str, Any] = {}
     for argument in arguments.split(","):
         match = _ARGUMENT.fullmatch(argument)
         if match is None:

@@ -8,7 +8,6 @@ a block too many, is refused. BN epsilon and padding belong to the weights: `spe
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +24,8 @@ _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _BIASED = ("se.reduce", "se.expand", "route")  # layers with a bias and no norm
 
 
-class Unit(NamedTuple):
+@dataclass(frozen=True)
+class Unit:
     """A convolution with its norm, a squeeze-and-excitation layer or a router, by what it does.
 
     `flat` numbers the blocks through all stages, `order` the convolutions of a block, `child` its convolutions and its
@@ -85,15 +85,18 @@ def _own_conv(unit: Unit) -> str:
 
 def _timm_conv(unit: Unit) -> str:
     widened = unit.block.kind == "fused" or unit.block.expands
-    return f"blocks.{unit.place}." + {
-        "fused": "conv_exp" if unit.block.middle else "conv",
-        "expand": "conv_pw",
-        "depthwise": "conv_dw",
-        "project": "conv_pwl" if widened else "conv_pw",
-        "se.reduce": "se.conv_reduce",
-        "se.expand": "se.conv_expand",
-        "route": "routing_fn",
-    }[unit.role]
+    return (
+        f"blocks.{unit.place}."
+        + {
+            "fused": "conv_exp" if unit.block.middle else "conv",
+            "expand": "conv_pw",
+            "depthwise": "conv_dw",
+            "project": "conv_pwl" if widened else "conv_pw",
+            "se.reduce": "se.conv_reduce",
+            "se.expand": "se.conv_expand",
+            "route": "routing_fn",
+        }[unit.role]
+    )
 
 
 def _torchvision_block(unit: Unit) -> str:
@@ -228,14 +231,14 @@ def spec_for(spec: EfficientNetSpec, source: WeightSource) -> EfficientNetSpec:
     if source.scheme in ("lukemelas", "keras"):
         return replace(spec, padding="same", bn_eps=1e-3)
     if source.scheme == "torchvision":  # torchvision gives TensorFlow's epsilon to b5..b7 and V2, its own to the others
-        ported = spec.width >= PUBLISHED["efficientnet_b5"].width or len(spec.stages) != 7 or spec.stages[0].kind == "fused"
+        ported = (
+            spec.width >= PUBLISHED["efficientnet_b5"].width or len(spec.stages) != 7 or spec.stages[0].kind == "fused"
+        )
         return replace(spec, padding="symmetric", bn_eps=1e-3 if ported else 1e-5)
     return spec
 
 
-def load_efficientnet(
-    backbone: EfficientNet, source: WeightSource, bands: Sequence[str] | None = None
-) -> LoadReport:
+def load_efficientnet(backbone: EfficientNet, source: WeightSource, bands: Sequence[str] | None = None) -> LoadReport:
     """Fill an EfficientNet from a source; `bands` says how a first convolution of other bands is made.
 
     Raises:
@@ -277,7 +280,9 @@ def load_efficientnet(
     return report
 
 
-def load_timm(backbone: TimmBackbone, source: Mapping[str, Tensor], where: str, bands: Sequence[str] | None) -> LoadReport:
+def load_timm(
+    backbone: TimmBackbone, source: Mapping[str, Tensor], where: str, bands: Sequence[str] | None
+) -> LoadReport:
     """Fill a timm backbone from the state dict of the whole timm network or of its feature extractor.
 
     timm flattens names ("layer1.0" to "layer1_0") and adds prefixes; with dots and underscores made equal they agree.
@@ -326,9 +331,7 @@ def default_bands(in_channels: int) -> tuple[str, ...]:
     return ("grey",) * in_channels if in_channels < 3 else ("red", "green", "blue") + ("new",) * (in_channels - 3)
 
 
-def adapt_bands(
-    weight: Tensor, in_channels: int, bands: Sequence[str] | None, where: str | None = None
-) -> Tensor:
+def adapt_bands(weight: Tensor, in_channels: int, bands: Sequence[str] | None, where: str | None = None) -> Tensor:
     """Make the first convolution of an RGB network one for other bands.
 
     "red", "green" and "blue" take the kernel of that colour; "grey" takes the sum of the three, shared among the grey

@@ -34,8 +34,8 @@ for _tag, _pattern, _first in (
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(loader.construct_scalar(node))))
-_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(str(loader.construct_scalar(node))))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
 
 
 @dataclass
@@ -154,7 +154,8 @@ def _scalar(node: yaml.Node) -> Any:
         return loader.construct_object(node)
     except yaml.YAMLError as error:  # a tag such as !!python/object
         raise ConfigError(
-            f"tag {node.tag} is refused: a config holds plain values", where=f"line {node.start_mark.line + 1}"
+            f"tag {node.tag} is refused: a config holds plain values",
+            where=f"line {node.start_mark.line + 1}",
         ) from error
     finally:
         loader.dispose()
@@ -170,9 +171,7 @@ def _override(source: _Source, text: str) -> None:
     key, equals, raw = text.partition("=")
     key = key.removeprefix("--").strip()
     if not equals or not key:
-        source.problems.append(
-            Problem(f"cannot read {text!r}", _COMMAND_LINE, "overrides have the form key.sub=value")
-        )
+        source.problems.append(Problem(f"cannot read {text!r}", _COMMAND_LINE, "overrides have the form key.sub=value"))
         return
     try:
         node = yaml.compose(raw, _Loader)
@@ -253,7 +252,9 @@ def _missing_paths(source: _Source, config: Config | None) -> Iterator[Problem]:
     root = data.get("root") if isinstance(data, dict) else None
     if isinstance(root, str) and not Path(root).is_dir():
         yield Problem(
-            f"data.root: there is no folder {root}", source.place("data.root"), "give the folder of the dataset"
+            f"data.root: there is no folder {root}",
+            source.place("data.root"),
+            "give the folder of the dataset",
         )
     weights = weights_path(config) if config else None
     if weights is not None and not weights.exists():
@@ -262,4 +263,3 @@ def _missing_paths(source: _Source, config: Config | None) -> Iterator[Problem]:
             source.place("model.weights"),
             "a path, imagenet, coco, or null",
         )
-

@@ -42,9 +42,14 @@ def anchor_boxes(
                 half_x, half_y = side * stride_x * width / 2, side * stride_y * height / 2
                 left, right = (x - half_x)[None, :], (x + half_x)[None, :]
                 top, bottom = (y - half_y)[:, None], (y + half_y)[:, None]
-                shapes.append(torch.stack(torch.broadcast_tensors(left, top, right, bottom), -1))
+                shapes.append(torch.stack(_broadcast(left, top, right, bottom), -1))
         levels.append(torch.stack(shapes, 2).reshape(-1, 4))
     return torch.cat(levels).float().to(device)
+
+
+def _broadcast(*sides: Tensor) -> list[Tensor]:
+    shape = torch.broadcast_shapes(*(side.shape for side in sides))
+    return [side.expand(shape) for side in sides]
 
 
 def _centres(pixels: int, cells: int, device: torch.device | str) -> tuple[Float[Tensor, " n"], float]:

@@ -131,7 +131,10 @@ def _normalization(spec: DetectorSpec, trunk: Backbone, file: DetectorFile | Non
 
 
 def save_detector(
-    path: Path | str, model: EfficientDet, input_size: tuple[int, int], provenance: Mapping[str, Any] | None = None
+    path: Path | str,
+    model: EfficientDet,
+    input_size: tuple[int, int],
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model file: weights, architecture, classes, pixel statistics, and the size it was trained at."""
     if model.backbone.card is None:
@@ -157,7 +160,9 @@ def load_model(path: Path | str) -> tuple[EfficientDet, dict[str, Any]]:
     file = open_detector(path)
     if file is None or file.card is None:
         raise ConfigError(
-            "not a model file of a detector", where=str(path), hint="foreign weights load through create_detector"
+            "not a model file of a detector",
+            where=str(path),
+            hint="foreign weights load through create_detector",
         )
     card = dict(file.card)
     row = card["detector"]

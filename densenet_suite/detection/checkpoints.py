@@ -17,6 +17,7 @@ from densenet_suite.backbones.efficientnet import EfficientNet
 from densenet_suite.backbones.keras_h5 import KERAS_SUFFIXES
 from densenet_suite.backbones.timm_adapter import TimmBackbone
 from densenet_suite.backbones.weights import WeightSource, load_efficientnet, load_timm
+from densenet_suite.detection.bifpn import BiFPNCell, bifpn_graph
 from densenet_suite.detection.coco import COCO_ROWS
 from densenet_suite.detection.model import EfficientDet
 from densenet_suite.errors import ConfigError
@@ -117,9 +118,7 @@ def _load_backbone(model: EfficientDet, source: DetectorFile, bands: Sequence[st
     return LoadReport(source.where, loaded=len(tensors))
 
 
-def _fit_classes(
-    model: EfficientDet, source: DetectorFile, tensors: dict[str, Tensor], report: LoadReport
-) -> None:
+def _fit_classes(model: EfficientDet, source: DetectorFile, tensors: dict[str, Tensor], report: LoadReport) -> None:
     """Move the rows of the class prediction to where the model has their classes."""
     anchors = model.spec.anchors_per_cell
     weight, bias = tensors[f"{_PREDICT}.weight"], tensors[f"{_PREDICT}.bias"]
@@ -135,9 +134,9 @@ def _fit_classes(
         return
     rows = {name: row for row, name in enumerate(names)}
     known = [(label, rows[name]) for label, name in enumerate(wanted) if name in rows]
-    fitted = {"weight": model.class_head.predict.pointwise.weight, "bias": model.class_head.predict.pointwise.bias}
+    fresh = model.class_head.predict.pointwise.state_dict()
     for part, values in (("weight", weight), ("bias", bias)):
-        new = fitted[part].detach().clone().unflatten(0, (anchors, len(wanted)))
+        new = fresh[part].clone().unflatten(0, (anchors, len(wanted)))
         old = values.unflatten(0, (anchors, given))
         for label, row in known:
             new[:, label] = old[:, row]
@@ -165,11 +164,12 @@ def _from_effdet(foreign: Mapping[str, Tensor], model: EfficientDet) -> dict[str
         for part in ("weight", "bias", *_NORM[2:]):
             if f"{theirs}.{part}" in tensors:
                 renamed[f"{own}.{part}"] = tensors.pop(f"{theirs}.{part}")
-        bias = renamed.pop(f"{own}.bias", None) if norms else None
-        for norm in norms if bias is not None else ():
-            renamed[f"{norm}.running_mean"] = renamed[f"{norm}.running_mean"] - bias
-    for c, cell in enumerate(model.bifpn.cells):
-        for n in range(len(cell.graph)):
+        if norms and f"{own}.bias" in renamed:
+            bias = renamed.pop(f"{own}.bias")
+            for norm in norms:
+                renamed[f"{norm}.running_mean"] = renamed[f"{norm}.running_mean"] - bias
+    for c in range(model.spec.cells):
+        for n in range(len(bifpn_graph(model.spec.levels))):
             edge = f"fpn.cell.{c}.fnode.{n}.combine.edge_weights"
             if edge in tensors:
                 renamed[f"bifpn.cells.{c}.nodes.{n}.weights"] = tensors.pop(edge)
@@ -182,12 +182,16 @@ def _effdet_layers(model: EfficientDet, *, level_first: bool) -> Iterator[tuple[
     yield "bifpn.extra.norm", f"{extra}.bn", []
     yield "bifpn.extra.conv", f"{extra}.conv", ["bifpn.extra.norm"]
     for c, cell in enumerate(model.bifpn.cells):
+        assert isinstance(cell, BiFPNCell)
         for key in cell.laterals:
             node, source = key.split("_")
-            own, theirs = f"bifpn.cells.{c}.laterals.{key}", f"fpn.cell.{c}.fnode.{node}.combine.resample.{source}.conv"
+            own, theirs = (
+                f"bifpn.cells.{c}.laterals.{key}",
+                f"fpn.cell.{c}.fnode.{node}.combine.resample.{source}.conv",
+            )
             yield f"{own}.norm", f"{theirs}.bn", []
             yield f"{own}.conv", f"{theirs}.conv", [f"{own}.norm"]
-        for n in range(len(cell.graph)):
+        for n in range(len(cell.nodes)):
             own, theirs = f"bifpn.cells.{c}.nodes.{n}", f"fpn.cell.{c}.fnode.{n}.after_combine.conv"
             yield f"{own}.norm", f"{theirs}.bn", []
             yield f"{own}.conv.depthwise", f"{theirs}.conv_dw", []
@@ -201,4 +205,3 @@ def _effdet_layers(model: EfficientDet, *, level_first: bool) -> Iterator[tuple[
             yield f"{own}.convs.{r}.pointwise", f"{theirs}.conv_rep.{r}.conv_pw", norms
         yield f"{own}.predict.depthwise", f"{theirs}.predict.conv_dw", []
         yield f"{own}.predict.pointwise", f"{theirs}.predict.conv_pw", []
-

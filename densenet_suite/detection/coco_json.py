@@ -1,8 +1,8 @@
 """COCO instances files, read with every check that a run depends on.
 
-Nothing is repaired in silence. A fault that could make a run wrong (an id used twice, NaN in a box, a category that does
-not exist) stops it with file, place and remedy; what is harmless to mend (a box that sticks out, one without an area) is
-mended, counted and reported. Polygons and RLE are kept as they are; nothing here decodes them.
+Nothing is repaired in silence. A fault that could make a run wrong (an id used twice, NaN in a box, a category that
+does not exist) stops it with file, place and remedy; what is harmless to mend (a box that sticks out, one without an
+area) is mended, counted and reported. Polygons and RLE are kept as they are; nothing here decodes them.
 """
 
 import json
@@ -27,7 +27,9 @@ _SHOWN_AS_SWAPPED = 0.05  # share of boxes that only fit as xyxy, from which the
 _ORPHANS_ALLOWED = 0.01  # share of annotations without an image that are dropped rather than refused
 
 
-def read_coco(name: str, annotations: Path | str, images: Path | str, classes: ClassTable | None = None) -> DetectionSet:
+def read_coco(
+    name: str, annotations: Path | str, images: Path | str, classes: ClassTable | None = None
+) -> DetectionSet:
     """Read a COCO instances file.
 
     Args:
@@ -80,17 +82,24 @@ def _load_json(path: Path) -> Mapping[str, Any]:
         )
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if missing:
-        raise DataError(f"annotation file lacks the lists {', '.join(missing)}", where=where, hint="this is not COCO format")
+        raise DataError(
+            f"annotation file lacks the lists {', '.join(missing)}",
+            where=where,
+            hint="this is not COCO format",
+        )
     return content
 
 
 @dataclass
 class _File:
+    """An entry of the list of images; its size becomes that of the picture, once the header has been read."""
+
     id: int
     path: Path
-    height: int | None
-    width: int | None
+    stated: tuple[int | None, int | None]
     place: str
+    height: int = 0
+    width: int = 0
 
 
 class _CocoReader:
@@ -165,7 +174,7 @@ class _CocoReader:
             if any(side is not None and (not _is_id(side) or side < 1) for side in sides):
                 self.findings.error("image-size", f"{place} has height {sides[0]!r} and width {sides[1]!r}")
                 continue
-            files[image["id"]] = _File(image["id"], self.folder / file_name, sides[0], sides[1], place)
+            files[image["id"]] = _File(image["id"], self.folder / file_name, (sides[0], sides[1]), place)
         if not self.content["images"]:
             self.findings.error("no-images", "the list of images is empty")
         self._check_headers(list(files.values()))
@@ -186,20 +195,21 @@ class _CocoReader:
                     check = "image-missing" if "does not exist" in problem.what else "image-damaged"
                     self.findings.error(check, f"{problem.what}: {file.path} ({file.place})", problem.hint)
                     continue
-                stated = (file.height, file.width)
                 file.height, file.width = found
-                if None not in stated and stated != found:
-                    turned = stated == (found[1], found[0])
+                if None not in file.stated and file.stated != found:
+                    turned = file.stated == (found[1], found[0])
                     self.findings.error(
                         "image-size-wrong",
-                        f"{file.place} says {stated[1]}x{stated[0]} (width x height), "
+                        f"{file.place} says {file.stated[1]}x{file.stated[0]} (width x height), "
                         f"the picture {file.path.name} is {found[1]}x{found[0]}",
                         "the file's EXIF orientation turns the picture, and boxes must be those of the upright one"
                         if turned
                         else "boxes would lie elsewhere: export the annotations for these files",
                     )
 
-    def read_annotations(self, files: Mapping[int, _File], labels: Mapping[int, int]) -> dict[int, list[dict[str, Any]]]:
+    def read_annotations(
+        self, files: Mapping[int, _File], labels: Mapping[int, int]
+    ) -> dict[int, list[dict[str, Any]]]:
         """Return the sound annotations of each image."""
         by_image: dict[int, list[dict[str, Any]]] = {key: [] for key in files}
         seen: set[int] = set()
@@ -216,7 +226,8 @@ class _CocoReader:
             if file is None:
                 orphans += 1
                 self.findings.warning(
-                    "annotation-without-image", f"{place} is of the image {annotation.get('image_id')!r}, which is not listed"
+                    "annotation-without-image",
+                    f"{place} is of the image {annotation.get('image_id')!r}, which is not listed",
                 )
                 continue
             if not _is_id(annotation.get("category_id")) or annotation["category_id"] not in labels:
@@ -243,15 +254,18 @@ class _CocoReader:
         if boxes_as_xyxy > _SHOWN_AS_SWAPPED * max(1, len(annotations)):
             self.findings.error(
                 "boxes-xyxy",
-                f"{boxes_as_xyxy} of {len(annotations)} boxes leave their image as x, y, width, height, and fit as x1, y1, x2, y2",
+                f"{boxes_as_xyxy} of {len(annotations)} boxes leave their image as x, y, width, height, "
+                "and fit as x1, y1, x2, y2",
                 "COCO boxes are x, y, width, height: convert them",
             )
         return by_image
 
     def _read_box(self, annotation: Mapping[str, Any], place: str) -> list[float] | None:
         box = annotation.get("bbox")
-        numbers = isinstance(box, list) and len(box) == 4 and all(
-            isinstance(value, int | float) and not isinstance(value, bool) for value in box
+        numbers = (
+            isinstance(box, list)
+            and len(box) == 4
+            and all(isinstance(value, int | float) and not isinstance(value, bool) for value in box)
         )
         if not numbers:
             self.findings.error("box-format", f"{place}.bbox is {box!r}, not four numbers")
@@ -272,20 +286,21 @@ class _CocoReader:
 
     def _has_no_place(self, box: Sequence[float], file: _File, place: str) -> bool:
         """Say whether nothing of the box is inside the picture; note what is dropped and what will be clipped."""
-        assert file.width is not None and file.height is not None
         x, y, width, height = box
         if width == 0 or height == 0:
             self.findings.warning("box-without-area", f"{place}.bbox {list(box)} has no area and is dropped")
             return True
         if x >= file.width or y >= file.height or x + width <= 0 or y + height <= 0:
             self.findings.warning(
-                "box-outside", f"{place}.bbox {list(box)} lies outside its {file.width}x{file.height} image and is dropped"
+                "box-outside",
+                f"{place}.bbox {list(box)} lies outside its {file.width}x{file.height} image and is dropped",
             )
             return True
         # labelling tools round to hundredths, so up to a pixel of excess is no fault
         if x < -1 or y < -1 or x + width > file.width + 1 or y + height > file.height + 1:
             self.findings.warning(
-                "box-clipped", f"{place}.bbox {list(box)} sticks out of its {file.width}x{file.height} image and is clipped"
+                "box-clipped",
+                f"{place}.bbox {list(box)} sticks out of its {file.width}x{file.height} image and is clipped",
             )
         return False
 
@@ -305,7 +320,6 @@ class _CocoReader:
         """Return the images with their objects, in the order of the file."""
         images = []
         for file in files.values():
-            assert file.height is not None and file.width is not None
             objects = _objects(annotations[file.id])
             images.append(LabelledImage(file.id, file.path, file.height, file.width, objects))
         return tuple(images)
@@ -326,7 +340,6 @@ def _objects(annotations: Sequence[Mapping[str, Any]]) -> Objects:
 
 
 def _fits_only_as_xyxy(box: Sequence[float], file: _File) -> bool:
-    assert file.width is not None and file.height is not None
     x, y, width, height = box
     leaves = x + width > file.width + 1 or y + height > file.height + 1
     return leaves and x < width <= file.width + 1 and y < height <= file.height + 1

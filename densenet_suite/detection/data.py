@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,7 +129,7 @@ class DetectionData(L.LightningDataModule):
         root: folder of the dataset.
         size: (height, width) of the network's input.
         batch: images per process and step.
-        train, val, test: where a split is; None to look for it below root.
+        named: where splits are that are not to be looked for below root.
         holdout: share of the training images that is validated on where there is no val split.
         augment: random changes of training images.
         workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
@@ -149,9 +149,7 @@ class DetectionData(L.LightningDataModule):
         size: tuple[int, int],
         batch: int,
         *,
-        train: SplitPaths | None = None,
-        val: SplitPaths | None = None,
-        test: SplitPaths | None = None,
+        named: Mapping[str, SplitPaths] | None = None,
         holdout: float = 0.2,
         augment: AugmentPolicy | None = None,
         workers: int | None = None,
@@ -163,7 +161,7 @@ class DetectionData(L.LightningDataModule):
         self.root = Path(root)
         self.size = size
         self.batch = batch
-        self.named = {"train": train, "val": val, "test": test}
+        self.named = dict(named or {})
         self.holdout = holdout
         self.augment = augment or AugmentPolicy()
         self.workers = workers
@@ -241,7 +239,7 @@ class DetectionData(L.LightningDataModule):
         return self._loader(source, SequentialShard(len(source), *self._place()), None, drop_last=False)
 
     def _read(self, name: str, classes: ClassTable | None) -> DetectionSet | None:
-        paths = self.named[name] or find_split(self.root, name)
+        paths = self.named.get(name) or find_split(self.root, name)
         return None if paths is None else read_coco(name, paths.annotations, paths.images, classes)
 
     def _place(self) -> tuple[int, int]:

@@ -27,9 +27,21 @@ class PredictionHead(nn.Module):
         levels: of the pyramid.
         act: activation.
         norm: of the convolutions.
+        bias: of the prediction at the start.
     """
 
-    def __init__(self, channels: int, outputs: int, anchors: int, *, repeats: int, levels: int, act: str, norm: Norm):
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        anchors: int,
+        *,
+        repeats: int,
+        levels: int,
+        act: str,
+        norm: Norm,
+        bias: float = 0.0,
+    ):
         super().__init__()
         self.outputs = outputs
         self.convs = nn.ModuleList(SeparableConv(channels, channels, bias=False) for _ in range(repeats))
@@ -37,7 +49,8 @@ class PredictionHead(nn.Module):
         self.act = activation(act)
         self.predict = SeparableConv(channels, anchors * outputs, bias=True)
         for conv in (*self.convs, self.predict):
-            _initialize(conv)
+            assert isinstance(conv, SeparableConv)
+            _initialize(conv, bias)
 
     def forward(self, features: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b n {self.outputs}"]:
         """Return the predictions of all anchors, ordered as `anchor_boxes` orders them."""
@@ -45,13 +58,14 @@ class PredictionHead(nn.Module):
 
     def _of_level(self, level: int, x: Tensor) -> Tensor:
         for conv, norms in zip(self.convs, self.norms, strict=True):
+            assert isinstance(norms, nn.ModuleList)
             x = self.act(norms[level](conv(x)))
         return self.predict(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
 
 
-def _initialize(conv: SeparableConv) -> None:
+def _initialize(conv: SeparableConv, bias: float) -> None:
     for layer in (conv.depthwise, conv.pointwise):
         fan_in = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
         nn.init.normal_(layer.weight, std=math.sqrt(1 / fan_in))
     if conv.pointwise.bias is not None:
-        nn.init.zeros_(conv.pointwise.bias)
+        nn.init.constant_(conv.pointwise.bias, bias)

@@ -31,9 +31,7 @@ class DetectionLoss(NamedTuple):
     positives: Int[Tensor, ""]
 
 
-def detection_loss(
-    raw: RawDetections, boxes: Float[Tensor, "b m 4"], labels: Int[Tensor, "b m"]
-) -> DetectionLoss:
+def detection_loss(raw: RawDetections, boxes: Float[Tensor, "b m 4"], labels: Int[Tensor, "b m"]) -> DetectionLoss:
     """Assign anchors and compute the loss.
 
     Args:
@@ -61,9 +59,7 @@ def _total(classification: Tensor, box: Tensor, positives: Tensor) -> DetectionL
     return DetectionLoss(classification + BOX_WEIGHT * box, classification, box, positives)
 
 
-def _focal_loss(
-    logits: Float[Tensor, "b n k"], targets: Int[Tensor, "b n"], positive: Tensor
-) -> Float[Tensor, ""]:
+def _focal_loss(logits: Float[Tensor, "b n k"], targets: Int[Tensor, "b n"], positive: Tensor) -> Float[Tensor, ""]:
     """Sum the loss as if every logit were background, then correct those of the objects: no one-hot array exists."""
     at_target = logits.gather(2, targets[..., None])[..., 0]
     correction = focal_foreground(at_target) - focal_background(at_target)

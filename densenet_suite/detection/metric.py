@@ -1,8 +1,8 @@
 """COCO average precision over a dataset, by pycocotools, or by hotcoco where it is installed, which gives the same.
 
-Reference: Lin et al., Microsoft COCO, arXiv:1405.0312, and its evaluation code. Detections are fed as arrays in pixels of
-the original files; annotations and images are numbered anew for it, so an annotation with the id 0, which pycocotools
-takes for no match, or an id above 2^53 cannot change a score.
+Reference: Lin et al., Microsoft COCO, arXiv:1405.0312, and its evaluation code. Detections are fed as arrays in pixels
+of the original files; annotations and images are numbered anew for it, so an annotation with the id 0, which
+pycocotools takes for no match, or an id above 2^53 cannot change a score.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ class CocoEvaluator:
 
 
 def _truth_as_coco(truth: DetectionSet, images: Sequence[int]) -> dict[str, Any]:
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for index in images:
         objects = truth.images[index].objects
         for i in range(len(objects)):
@@ -105,7 +105,12 @@ def _truth_as_coco(truth: DetectionSet, images: Sequence[int]) -> dict[str, Any]
     return {
         "info": {},
         "images": [
-            {"id": i + 1, "height": truth.images[i].height, "width": truth.images[i].width, "file_name": str(i)}
+            {
+                "id": i + 1,
+                "height": truth.images[i].height,
+                "width": truth.images[i].width,
+                "file_name": str(i),
+            }
             for i in images
         ],
         "annotations": annotations,
@@ -114,40 +119,35 @@ def _truth_as_coco(truth: DetectionSet, images: Sequence[int]) -> dict[str, Any]
 
 
 def _evaluate(truth: dict[str, Any], found: Array, limits: tuple[int, int, int]) -> dict[str, Array]:
-    """Return "precision" [t r k a m] and "recall" [t k a m], by the faster of the engines that are installed."""
-    if is_installed("hotcoco"):
-        from hotcoco import COCO, COCOeval
-
-        ground = COCO(truth)
-    else:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        ground = COCO()
-        ground.dataset = truth
-    with contextlib.redirect_stdout(io.StringIO()):  # both engines talk
-        if not is_installed("hotcoco"):
-            ground.createIndex()
-        results = ground.loadRes(found) if len(found) else _no_results(ground)
-        evaluation = COCOeval(ground, results, "bbox")
+    """Return "precision" [t r k a m] and "recall" [t k a m], by the fastest engine that is installed."""
+    with contextlib.redirect_stdout(io.StringIO()):  # the engines talk
+        ground, results, engine = _hotcoco(truth, found) if is_installed("hotcoco") else _pycocotools(truth, found)
+        evaluation = engine(ground, results, "bbox")
         evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()
     return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}
 
 
-def _no_results(ground: Any) -> Any:
-    """Return results without a detection: loadRes fails on an empty array."""
-    empty = type(ground)()
-    empty.dataset = {**ground.dataset, "annotations": []}
-    if not is_installed("hotcoco"):
-        empty.createIndex()
-    return empty
+def _pycocotools(truth: dict[str, Any], found: Array) -> tuple[Any, Any, Any]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    ground, results = COCO(), COCO()
+    ground.dataset, results.dataset = truth, {**truth, "annotations": []}
+    ground.createIndex()
+    results.createIndex()
+    return ground, ground.loadRes(found) if len(found) else results, COCOeval  # loadRes fails on an empty array
 
 
-def _scores(
-    truth: DetectionSet, images: Sequence[int], evaluation: dict[str, Array], limit: int
-) -> DetectionScores:
+def _hotcoco(truth: dict[str, Any], found: Array) -> tuple[Any, Any, Any]:
+    from hotcoco import COCO, COCOeval
+
+    ground = COCO(truth)
+    return ground, ground.load_res(found) if len(found) else COCO({**truth, "annotations": []}), COCOeval
+
+
+def _scores(truth: DetectionSet, images: Sequence[int], evaluation: dict[str, Array], limit: int) -> DetectionScores:
     precision, recall = evaluation["precision"], evaluation["recall"]
     summary = {
         "AP": _mean(precision[:, :, :, 0, 2]),

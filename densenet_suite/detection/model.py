@@ -1,7 +1,7 @@
 """EfficientDet: a backbone's features, a BiFPN, two heads.
 
-Reference: Tan, Pang & Le, EfficientDet, arXiv:1911.09070. The network takes images of any height and width; `build` puts
-it together from a name.
+Reference: Tan, Pang & Le, EfficientDet, arXiv:1911.09070. The network takes images of any height and width; `build`
+puts it together from a name.
 """
 
 from jaxtyping import Float, Shaped
@@ -55,9 +55,8 @@ class EfficientDet(nn.Module):
             resample=spec.resample,
             same=spec.padding == "same",
         )
-        self.class_head = self._head(len(classes))
-        self.box_head = self._head(4)
-        nn.init.constant_(self.class_head.predict.pointwise.bias, PRIOR_BIAS)
+        self.class_head = self._head(len(classes), bias=PRIOR_BIAS)
+        self.box_head = self._head(4, bias=0.0)
 
     def forward(self, images: Shaped[Tensor, "b c h w"]) -> RawDetections:
         """Detect in images of pixel values (0..255 for 8 bits), any dtype, any height and width."""
@@ -69,11 +68,15 @@ class EfficientDet(nn.Module):
         pyramid = self.bifpn([features[stride] for stride in self.strides])
         sizes = [(level.shape[-2], level.shape[-1]) for level in pyramid]
         anchors = anchor_boxes(
-            (images.shape[-2], images.shape[-1]), sizes, self.spec.anchor_scale, self.spec.aspects, images.device
+            (images.shape[-2], images.shape[-1]),
+            sizes,
+            self.spec.anchor_scale,
+            self.spec.aspects,
+            images.device,
         )
         return RawDetections(self.class_head(pyramid), self.box_head(pyramid), anchors)
 
-    def _head(self, outputs: int) -> PredictionHead:
+    def _head(self, outputs: int, bias: float) -> PredictionHead:
         spec = self.spec
         return PredictionHead(
             spec.channels,
@@ -83,6 +86,7 @@ class EfficientDet(nn.Module):
             levels=spec.levels,
             act=spec.act,
             norm=NORM,
+            bias=bias,
         )
 
 

@@ -38,9 +38,7 @@ class Postprocess:
     max_detections: int = 100
     max_candidates: int = 5000
 
-    def __call__(
-        self, raw: RawDetections, sizes: Float[Tensor, "b 2"] | None = None
-    ) -> list[Detections]:
+    def __call__(self, raw: RawDetections, sizes: Float[Tensor, "b 2"] | None = None) -> list[Detections]:
         """Return the detections of each image, best first, in pixels of the network's input.
 
         Args:

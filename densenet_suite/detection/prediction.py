@@ -89,7 +89,7 @@ class Predictor:
         device: torch.device | str = "cpu",
         batch: int = 8,
     ):
-        self.model = model.to(device=device, memory_format=torch.channels_last).eval()
+        self.model = model.to(device).to(memory_format=torch.channels_last).eval()
         self.input_size = input_size
         self.postprocess = postprocess
         self.device = device
@@ -141,5 +141,10 @@ def _prediction(path: Path, letterbox: Letterbox, detections: Detections, classe
     scale, size = torch.tensor(letterbox.scale), torch.tensor(letterbox.source)
     in_file = to_file(detections._replace(boxes=detections.boxes.cpu()), scale, size)
     return Prediction(
-        path, letterbox.source, in_file.boxes.numpy(), in_file.scores.cpu().numpy(), in_file.labels.cpu().numpy(), classes
+        path,
+        letterbox.source,
+        in_file.boxes.numpy(),
+        in_file.scores.cpu().numpy(),
+        in_file.labels.cpu().numpy(),
+        classes,
     )

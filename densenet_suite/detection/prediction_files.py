@@ -44,7 +44,9 @@ def save_predictions(
 
 def _saving(predictions: Iterable[Prediction], folder: Path, outputs: Sequence[str]) -> Iterator[Prediction]:
     with ExitStack() as stack:
-        table = _CsvTable(stack.enter_context(atomic_write(folder / "predictions.csv", "w"))) if "csv" in outputs else None
+        table = (
+            _CsvTable(stack.enter_context(atomic_write(folder / "predictions.csv", "w"))) if "csv" in outputs else None
+        )
         document = None
         if "coco" in outputs:
             annotations = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
@@ -80,7 +82,12 @@ class _CsvTable:
     def add(self, prediction: Prediction) -> None:
         for name, score, box in zip(prediction.names, prediction.scores, prediction.boxes, strict=True):
             self.writer.writerow(
-                [str(prediction.path), name, round(float(score), 5), *(round(float(value), 2) for value in box)]
+                [
+                    str(prediction.path),
+                    name,
+                    round(float(score), 5),
+                    *(round(float(value), 2) for value in box),
+                ]
             )
 
 

@@ -1,4 +1,7 @@
-"""What passes between the parts of detection. Boxes are xyxy in pixels, labels 0..k-1, and there is no background class."""
+"""What passes between the parts of detection.
+
+Boxes are xyxy in pixels, labels 0..k-1, and there is no background class.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import lightning as L
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -77,7 +78,12 @@ class DetectionTask(L.LightningModule):
         for norm in slow:
             norm.momentum = suitable
         if slow:
-            logger.info("batch-norm momentum of %d layers raised to %.3g, to suit a run of %d steps", len(slow), suitable, steps)
+            logger.info(
+                "batch-norm momentum of %d layers raised to %.3g, to suit a run of %d steps",
+                len(slow),
+                suitable,
+                steps,
+            )
 
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -106,7 +112,7 @@ class DetectionTask(L.LightningModule):
         for name, value in self.scores.summary.items():
             self.log(f"val/{name}", -1.0 if value is None else value, rank_zero_only=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, and the schedule of its learning rate by step."""
         trainer = self.trainer
         total = int(trainer.estimated_stepping_batches)  # asking for it also makes the train loader
@@ -126,11 +132,14 @@ class DetectionTask(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _log_loss(self, stage: str, loss: DetectionLoss, images: int) -> None:
-        terms = {f"{stage}/loss": loss.total, f"{stage}/class_loss": loss.classification, f"{stage}/box_loss": loss.box}
+        terms = {
+            f"{stage}/loss": loss.total,
+            f"{stage}/class_loss": loss.classification,
+            f"{stage}/box_loss": loss.box,
+        }
         self.log_dict(terms, on_step=False, on_epoch=True, batch_size=images, sync_dist=stage == "val")
 
     def _truth(self, loader: Any) -> DetectionSet:
         samples = loader.dataset
         assert isinstance(samples, DetectionSamples), "evaluation needs the data loaders of DetectionData"
         return samples.source
-

@@ -60,7 +60,8 @@ class DetectorSpec:
         row = replace(self, **given)
         if not 2 <= row.min_level < row.max_level:
             raise ConfigError(
-                f"levels {row.min_level} to {row.max_level} are no pyramid", hint="from 2, 3 or 4 to something above"
+                f"levels {row.min_level} to {row.max_level} are no pyramid",
+                hint="from 2, 3 or 4 to something above",
             )
         return row
 
@@ -125,8 +126,8 @@ _FILES = {
 
 def _rows() -> dict[str, DetectorSpec]:
     rows: dict[str, DetectorSpec] = {}
-    for i, (backbone, *numbers) in enumerate(_D):
-        spec = DetectorSpec(f"efficientnet_{backbone}", *numbers, padding="symmetric")
+    for i, (backbone, size, channels, cells, repeats) in enumerate(_D):
+        spec = DetectorSpec(f"efficientnet_{backbone}", size, channels, cells, repeats, "symmetric")
         if i >= 6:  # the paper's note: weighted fusion is unstable in the largest
             spec = replace(spec, fusion="sum")
         rows[f"efficientdet_d{i}"] = spec
@@ -139,26 +140,28 @@ def _rows() -> dict[str, DetectorSpec]:
     rows["efficientdet_d0"] = replace(rows["efficientdet_d0"], drop_path=0.1)
     for i in (4, 5):  # effdet left TensorFlow's pooling in these two, and their checkpoints need it
         rows[f"efficientdet_d{i}"] = replace(rows[f"efficientdet_d{i}"], padding="same")
-    for name, (backbone, *numbers) in _LITE.items():
+    for name, (backbone, size, channels, cells, repeats) in _LITE.items():
         rows[f"tf_efficientdet_{name}"] = DetectorSpec(
             f"tf_efficientnet_{backbone}",
-            *numbers,
-            padding="same",
+            size,
+            channels,
+            cells,
+            repeats,
+            "same",
             drop_path=0.0 if name == "lite0" else 0.2,
             fusion="sum",
             act="relu6",
             anchor_scale=4.0 if name in ("lite3", "lite4") else 3.0,
             statistics="half",
         )
-    for name, backbone, numbers in (("dt", "rw_t", (768, 128, 5, 3)), ("ds", "rw_s", (1024, 256, 7, 4))):
-        rows[f"efficientdetv2_{name}"] = DetectorSpec(
-            f"timm/efficientnetv2_{backbone}", *numbers, padding="symmetric", resample="bilinear", aspects=_EXACT
-        )
+    for name, backbone, size, channels, cells, repeats in (("dt", "t", 768, 128, 5, 3), ("ds", "s", 1024, 256, 7, 4)):
+        spec = DetectorSpec(f"timm/efficientnetv2_rw_{backbone}", size, channels, cells, repeats, "symmetric")
+        rows[f"efficientdetv2_{name}"] = replace(spec, resample="bilinear", aspects=_EXACT)
     for i in range(6):  # AdvProp weights: the same networks on other pixel statistics, padded with black
-        rows[f"tf_efficientdet_d{i}_ap"] = replace(
-            rows[f"tf_efficientdet_d{i}"], statistics="half", padding_value=0
-        )
-    return {name: replace(spec, url=_RELEASES + _FILES[name] if name in _FILES else None) for name, spec in rows.items()}
+        rows[f"tf_efficientdet_d{i}_ap"] = replace(rows[f"tf_efficientdet_d{i}"], statistics="half", padding_value=0)
+    return {
+        name: replace(spec, url=_RELEASES + _FILES[name] if name in _FILES else None) for name, spec in rows.items()
+    }
 
 
 DETECTORS = _rows()

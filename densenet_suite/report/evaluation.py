@@ -50,7 +50,9 @@ def evaluate_model(path: Path, config: Config, split: str, folder: Path | None) 
             use_distributed_sampler=False,
         )
         trainer.validate(task, data.eval_dataloader(split), verbose=False)
-    assert isinstance(task, DetectionTask) and task.scores is not None and task.evaluator is not None
+    assert isinstance(task, DetectionTask)
+    assert task.scores is not None
+    assert task.evaluator is not None
     if folder is not None and trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, task.scores, task.evaluator)

@@ -47,7 +47,13 @@ def plot_precision_recall(scores: DetectionScores, path: Path) -> None:
     if present:
         axes.plot(recall, scores.precision[:, present].mean(1), color="black", linewidth=2.2, label="mean")
         axes.legend(fontsize="small")
-    axes.set(title="precision and recall at IoU 0.5", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(
+        title="precision and recall at IoU 0.5",
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )
     _finish(figure, path)
 
 

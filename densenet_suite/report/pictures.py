@@ -10,6 +10,7 @@ from PIL import Image
 
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
+from densenet_suite.detection.task import DetectionTask
 from densenet_suite.drawing import contact_sheet, draw_boxes, enlarged
 from densenet_suite.geometry import Letterbox, resize
 from densenet_suite.images import read_pixels
@@ -29,13 +30,15 @@ class TrainPictures(L.Callback):
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Draw, once."""
         target = self.folder / "train_batch.jpg"
         if trainer.is_global_zero and not target.exists():
             assert isinstance(batch, DetectionBatch)
+            assert isinstance(pl_module, DetectionTask)
             classes = pl_module.model.classes
-            assert isinstance(classes, ClassTable)
             Image.fromarray(draw_batch(batch, classes)).save(target, quality=90)
 
 
@@ -65,7 +68,10 @@ def draw_evaluation(dataset: DetectionSet, found: Sequence[tuple[int, Array]], t
     pictures = []
     for index, rows in chosen:
         entry = dataset.images[index]
-        pictures += [_truth(entry, dataset.classes), _detections(entry, rows[rows[:, 4] >= threshold], dataset.classes)]
+        pictures += [
+            _truth(entry, dataset.classes),
+            _detections(entry, rows[rows[:, 4] >= threshold], dataset.classes),
+        ]
     return contact_sheet(pictures, 4)
 
 

@@ -55,7 +55,9 @@ def _page(run: Run, scores: dict[str, float | None]) -> str:
     evaluation = run.dir / "eval" / "val"
     parts = [
         f"<h1>{html.escape(run.dir.name)}</h1>",
-        '<div class="big">' + "".join(f"<div><b>{_percent(value)}</b>{name} on val</div>" for name, value in shown) + "</div>",
+        '<div class="big">'
+        + "".join(f"<div><b>{_percent(value)}</b>{name} on val</div>" for name, value in shown)
+        + "</div>",
         "<h2>Run</h2>",
         _table([], [(name, str(value)) for name, value in facts]),
         _figure("Curves", run.dir / "plots" / "curves.png"),
@@ -65,7 +67,11 @@ def _page(run: Run, scores: dict[str, float | None]) -> str:
         _figure("First training batch, as the network saw it", run.dir / "images" / "train_batch.jpg"),
         f"<h2>Config</h2><pre>{html.escape(dump_config(config))}</pre>",
     ]
-    return f"<!doctype html><meta charset=utf-8><title>{html.escape(run.dir.name)}</title><style>{_STYLE}</style>" + "\n".join(parts) + "\n"
+    return (
+        f"<!doctype html><meta charset=utf-8><title>{html.escape(run.dir.name)}</title><style>{_STYLE}</style>"
+        + "\n".join(parts)
+        + "\n"
+    )
 
 
 def _classes(path: Path) -> str:
@@ -75,7 +81,11 @@ def _classes(path: Path) -> str:
         rows = [row for row in csv.DictReader(file) if row["objects"] != "0"]
     rows.sort(key=lambda row: -int(row["objects"]))
     cells = [
-        (row["class"], row["objects"], *(_percent(float(row[key]) if row[key] else None) for key in ("AP", "AP50")))
+        (
+            row["class"],
+            row["objects"],
+            *(_percent(float(row[key]) if row[key] else None) for key in ("AP", "AP50")),
+        )
         for row in rows
     ]
     return "<h2>Classes</h2>" + _table(["class", "objects", "AP", "AP50"], cells)

@@ -1,9 +1,9 @@
 """The weights that are judged and kept: averaged over the run, with batch-norm statistics that are theirs.
 
-An exponential moving average of the weights scores better than the last of them, but statistics that were gathered while
-other weights ran belong to neither. So before each evaluation the averaged weights are put in, their statistics are
-gathered from the latest training images, and afterwards the training weights return. Without an average the same is
-done for the training weights, whose running statistics lag behind in a short run.
+An exponential moving average of the weights scores better than the last of them, but statistics that were gathered
+while other weights ran belong to neither. So before each evaluation the averaged weights are put in, their statistics
+are gathered from the latest training images, and afterwards the training weights return. Without an average the same
+is done for the training weights, whose running statistics lag behind in a short run.
 
 The images go through the network in one batch. The mean over several small batches would not do: each layer would see
 features from which the layers before had already taken that batch's own mean, which evaluation does not do. Measured on
@@ -65,7 +65,9 @@ class EvaluationWeights(L.Callback):
             else "",
         )
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Remember the batch while it is one of the latest."""
         if not self.images:
             return
@@ -98,7 +100,8 @@ class EvaluationWeights(L.Callback):
                     if name in self.average:
                         parameter.copy_(self.average[name])
             if self._recent:
-                norms = [model.get_submodule(name) for name in self._norms]
+                modules = dict(model.named_modules())
+                norms = [module for name in self._norms if isinstance(module := modules[name], nn.BatchNorm2d)]
                 _renew_statistics(trainer, model, norms, _one_batch(self._recent, self.images))
             yield
         finally:
@@ -140,7 +143,7 @@ def _one_batch(recent: Sequence[Tensor], count: int) -> Tensor:
 
 
 @torch.no_grad()
-def _renew_statistics(trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.Module], images: Tensor) -> None:
+def _renew_statistics(trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.BatchNorm2d], images: Tensor) -> None:
     """Gather batch-norm statistics from scratch; everything else runs as in evaluation."""
     momenta = [norm.momentum for norm in norms]
     was_training = model.training
@@ -157,7 +160,8 @@ def _renew_statistics(trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.M
     if trainer.world_size > 1:
         for norm in norms:
             for statistic in (norm.running_mean, norm.running_var):
-                statistic.copy_(trainer.strategy.reduce(statistic, reduce_op="mean"))
+                if statistic is not None:
+                    statistic.copy_(trainer.strategy.reduce(statistic, reduce_op="mean"))
 
 
 def _model(pl_module: L.LightningModule) -> nn.Module:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target, flushes it and renames it; Lightning's own writer can leave half a file."""
+    """Writes a checkpoint beside its target, flushes it and renames it; Lightning's writer can leave half a file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint."""
@@ -44,7 +44,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class BestModel(L.Callback):
     """Writes the judged weights as a model file whenever their score is the best so far.
 
-    It stands before `EvaluationWeights` in the list of callbacks, so the weights that were judged are still in the model.
+    It stands before `EvaluationWeights` in the list of callbacks, so the judged weights are still in the model.
 
     Args:
         path: of the model file.

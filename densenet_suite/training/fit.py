@@ -29,13 +29,17 @@ logger = logging.getLogger(__name__)
 
 
 class StepSeeds(L.Callback):
-    """Gives every step a seed of its own, so dropout and drop path depend on where in the run a step is, and on nothing
-    that came before."""
+    """Gives every step a seed of its own.
+
+    So dropout and drop path depend on where in the run a step is, and on nothing that came before.
+    """
 
     def __init__(self, seed: int):
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Seed the step."""
         place = (trainer.current_epoch, batch_idx, trainer.global_rank)
         torch.manual_seed(derive_seed(self.seed, Stream.STEP, *place))
@@ -76,9 +80,7 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
             _write_summary(run, status, best, started, trainer)
 
 
-def _trainer(
-    config: Config, run: Run, parts: Slice, callbacks: list[L.Callback], *, validates: bool
-) -> L.Trainer:
+def _trainer(config: Config, run: Run, parts: Slice, callbacks: list[L.Callback], *, validates: bool) -> L.Trainer:
     train = config.train
     callbacks = [
         StepSeeds(config.seed),
@@ -98,7 +100,10 @@ def _trainer(
     if train.early_stop is not None and validates:
         callbacks.append(
             EarlyStopping(
-                parts.monitor, mode="max", patience=train.early_stop.patience, min_delta=train.early_stop.min_delta
+                parts.monitor,
+                mode="max",
+                patience=train.early_stop.patience,
+                min_delta=train.early_stop.min_delta,
             )
         )
     options = {"num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
@@ -165,7 +170,9 @@ def _write_summary(run: Run, status: str, best: BestModel, started: float, train
             "monitor": best.monitor,
             "best_score": best.best,
             "best_epoch": best.best_epoch,
-            "last": {name: value if value == value and abs(value) < float("inf") else None for name, value in metrics.items()},
+            "last": {
+                name: value if value == value and abs(value) < float("inf") else None for name, value in metrics.items()
+            },
             "seconds": round(time.monotonic() - started, 1),
             "model": "weights/best.safetensors",
         },
@@ -184,7 +191,11 @@ def _without_worker_trace(error: DataError) -> SuiteError:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence what Lightning says at every fit, and the warnings of its that name nothing to be done."""
-    names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch")
+    names = (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.pytorch",
+    )
     levels = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     for library, _ in levels:
         library.setLevel(logging.WARNING)

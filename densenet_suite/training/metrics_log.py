@@ -14,8 +14,8 @@ from densenet_suite.files import write_text
 class MetricsLog(L.Callback):
     """Appends what an epoch logged.
 
-    A resumed run takes back the epochs that it repeats; an epoch that was not evaluated leaves its scores blank; a metric
-    that comes later gets a column of its own.
+    A resumed run takes back the epochs that it repeats; an epoch that was not evaluated leaves its scores blank; a
+    metric that comes later gets a column of its own.
 
     Args:
         path: of metrics.csv.

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-
 from densenet_suite.augment import AugmentPolicy
-from densenet_suite.config.schema import Config, SplitConfig, size_of
+from densenet_suite.config.schema import Config, size_of
 from densenet_suite.detection.build import create_detector, load_model, save_detector
 from densenet_suite.detection.data import DetectionData, split_paths
-from densenet_suite.detection.layout import SplitPaths
 from densenet_suite.detection.model import EfficientDet
 from densenet_suite.detection.postprocess import Postprocess
 from densenet_suite.detection.structures import ClassTable
@@ -37,9 +34,9 @@ class Slice:
         losses, scores: of the epoch's line, as (key, title).
     """
 
-    data: Callable[[Config, Any], L.LightningDataModule]
-    task: Callable[[Config, Any], L.LightningModule]
-    trained: Callable[[Config, Any], L.LightningModule]
+    data: Callable[[Config, Any], Any]
+    task: Callable[[Config, Any], Any]
+    trained: Callable[[Config, Any], Any]
     load: Callable[[Path], tuple[Any, dict[str, Any]]]
     save: Callable[[Path, Any, tuple[int, int], Mapping[str, Any]], None]
     monitor: str
@@ -50,17 +47,13 @@ class Slice:
 def _detection_data(config: Config, classes: ClassTable | None) -> DetectionData:
     data = config.data
     root = Path(data.root)
-
-    def paths(split: SplitConfig | None) -> SplitPaths | None:
-        return None if split is None else split_paths(root, split.annotations, split.images)
-
+    given = {"train": data.train, "val": data.val, "test": data.test}
+    named = {name: split_paths(root, s.annotations, s.images) for name, s in given.items() if s is not None}
     return DetectionData(
         root,
         size_of(config),
         config.train.batch,
-        train=paths(data.train),
-        val=paths(data.val),
-        test=paths(data.test),
+        named=named,
         holdout=data.holdout,
         augment=AugmentPolicy(**config.augment.model_dump()),
         workers=data.workers,
@@ -83,9 +76,7 @@ def _detection_task(config: Config, data: DetectionData) -> DetectionTask:
     )
     data.fill = detector.preprocess.normalization.fill
     optimizer, train = config.train.optimizer, config.train
-    recipe = Recipe(
-        optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay, train.warmup_epochs
-    )
+    recipe = Recipe(optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay, train.warmup_epochs)
     return DetectionTask(
         detector,
         recipe,

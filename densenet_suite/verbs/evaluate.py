@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from densenet_suite.config.load import config_from_values, load_config
 from densenet_suite.config.schema import Config
@@ -43,6 +42,8 @@ def trained_config(run: str | Path, path: Path, overrides: Sequence[str]) -> Con
     values = (card or {}).get("provenance", {}).get("config")
     if values is None:
         raise ConfigError(
-            "the model file does not say what it was trained with", where=str(path), hint="evaluate its run folder"
+            "the model file does not say what it was trained with",
+            where=str(path),
+            hint="evaluate its run folder",
         )
     return config_from_values(values, overrides, where=str(path))

@@ -11,6 +11,7 @@ from densenet_suite.modelfile import model_file
 if TYPE_CHECKING:
     from densenet_suite.detection.prediction import Prediction
 
+
 def predict(
     run: str | Path,
     source: str | Path,
@@ -44,7 +45,12 @@ def predict(
 
 
 def _predictions(
-    path: Path, files: Sequence[Path], score_threshold: float, max_detections: int, batch: int, device: str | None
+    path: Path,
+    files: Sequence[Path],
+    score_threshold: float,
+    max_detections: int,
+    batch: int,
+    device: str | None,
 ) -> "Iterator[Prediction]":
     import torch
 
