@@ -72,8 +72,11 @@ class RawDetections(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """Objects found in one image, best first; boxes xyxy."""
+    """Objects found in one image, best first; boxes xyxy.
 
-    boxes: Float[Tensor, "n 4"]
-    scores: Float[Tensor, " n"]
-    labels: Int[Tensor, " n"]
+    The three are of one length, which stays unnamed: what is chosen from detections is again detections, and shorter.
+    """
+
+    boxes: Float[Tensor, "_ 4"]
+    scores: Float[Tensor, " _"]
+    labels: Int[Tensor, " _"]

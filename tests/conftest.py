@@ -1,0 +1,88 @@
+"""What all tests share: no network, fixed seeds, one thread per worker, the folder of real data, a small trained run."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "offline"))
+import sitecustomize  # noqa: E402, F401  # blocks the network
+
+REPOSITORY = Path(__file__).parents[1]
+DATA = Path(os.environ.get("DENSENET_SUITE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+# the smallest detector that is one: trains a step in a blink
+TINY = {
+    "task": "detection",
+    "name": "tiny",
+    "model": {
+        "architecture": "efficientdet_d0",
+        "backbone": "efficientnet(width=0.25, depth=0.25)",
+        "channels": 16,
+        "cells": 1,
+        "repeats": 1,
+        "max_level": 5,
+    },
+    "data": {"size": [64, 96], "workers": 0},
+    "train": {"epochs": 1, "batch": 4, "ema": 0.9, "recalibrate": 8},
+    "trainer": {"accelerator": "cpu"},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    """Give each worker one thread: several in each of several processes run many times slower than one."""
+    import torch
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Callable[[str], Path]:
+    """Return a folder of the real data, or skip the test."""
+
+    def folder(name: str) -> Path:
+        path = DATA / name
+        if not path.is_dir():
+            pytest.skip(f"the real data {name} is not at {path}: set DENSENET_SUITE_TEST_DATA")
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small dataset in COCO layout: 12 images to train on, 5 to validate, 3 to test, 64 x 96 pixels."""
+    from densenet_suite.synthetic import write_synthetic
+
+    return write_synthetic(tmp_path_factory.mktemp("synthetic"), {"train": 12, "val": 5, "test": 3}, size=(64, 96))
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Path:
+    """Return the file of a config that trains a tiny detector on the synthetic data; override `output`."""
+    import yaml
+
+    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
+    runs = tmp_path_factory.mktemp("runs")
+    values = {**TINY, "output": str(runs), "data": {**TINY["data"], "root": str(synthetic)}}
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_config: Path):
+    """Return a finished run; tests read it, and change a copy."""
+    from densenet_suite import train
+
+    return train(tiny_config)
