@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from densenet_suite.errors import SuiteError
+from densenet_suite.processes import is_first_process
 from densenet_suite.verbs.models import list_models, model_info
 
 app = typer.Typer(
@@ -80,6 +81,8 @@ def evaluate(
     from densenet_suite.verbs.evaluate import evaluate as score
 
     scores = score(run, overrides or [], split=split)
+    if not is_first_process():
+        return
     if as_json:
         print(json.dumps(scores))
         return
@@ -209,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _say_run(run: Any) -> None:
+    if not is_first_process():
+        return
     summary = run.summary
     best = summary.get("best_score")
     score = "n/a" if best is None or best < 0 else f"{100 * best:.1f}"

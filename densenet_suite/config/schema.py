@@ -128,7 +128,7 @@ class OptimizerConfig(Section):
 class EarlyStopConfig(Section):
     """Stop when the score has not risen for a while."""
 
-    patience: Count = 10  # epochs
+    patience: Count = 10  # evaluations
     min_delta: NotNegative = 0.0
 
 
@@ -191,6 +191,15 @@ class Config(Section):
             raise ValueError(
                 "train.ema averages weights, and their batch-norm statistics must be renewed for them: "
                 "set train.recalibrate above 0, or train.ema: 0"
+            )
+        height, width = size_of(self)
+        coarsest = self.model.max_level or detector_spec(self.model.architecture).max_level
+        cells = -(-height // 2**coarsest) * -(-width // 2**coarsest)
+        if cells * min(self.train.batch, self.train.recalibrate or self.train.batch) == 1:
+            raise ValueError(
+                f"train.batch {self.train.batch} and train.recalibrate {self.train.recalibrate} leave batch norm a "
+                f"single value at level {coarsest}, where an image of {height}x{width} has one cell; "
+                f"a batch of 2, a larger data.size, or model.max_level: {coarsest - 1}"
             )
         return self
 

@@ -190,6 +190,7 @@ class DetectionData(L.LightningDataModule):
                 len(train),
                 self.holdout,
             )
+        _warn_of_shared_images(found)
         return found
 
     def split(self, name: str) -> DetectionSet:
@@ -260,6 +261,20 @@ class DetectionData(L.LightningDataModule):
             drop_last=drop_last,
             persistent_workers=workers > 0,
         )
+
+
+def _warn_of_shared_images(splits: Mapping[str, DetectionSet]) -> None:
+    if "train" not in splits:
+        return
+    trained_on = {image.path.resolve() for image in splits["train"].images}
+    for name in splits.keys() - {"train"}:
+        for image in splits[name].images:
+            if image.path.resolve() in trained_on:
+                splits[name].findings.warning(
+                    "shared-image",
+                    f"image {image.path.name} is in the train split too: its score will be too good",
+                    "take it out of one of them",
+                )
 
 
 def split_paths(root: Path, annotations: str, images: str | None) -> SplitPaths:

@@ -110,7 +110,7 @@ class DetectionTask(L.LightningModule):
         self.evaluator.gather()
         self.scores = self.evaluator.compute()
         for name, value in self.scores.summary.items():
-            self.log(f"val/{name}", -1.0 if value is None else value, rank_zero_only=True)
+            self.log(f"val/{name}", -1.0 if value is None else value, sync_dist=True)  # equal in all processes
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, and the schedule of its learning rate by step."""
@@ -137,7 +137,7 @@ class DetectionTask(L.LightningModule):
             f"{stage}/class_loss": loss.classification,
             f"{stage}/box_loss": loss.box,
         }
-        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=images, sync_dist=stage == "val")
+        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=images, sync_dist=True)
 
     def _truth(self, loader: Any) -> DetectionSet:
         samples = loader.dataset

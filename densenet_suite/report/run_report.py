@@ -9,6 +9,7 @@ from pathlib import Path
 
 from densenet_suite.config.load import dump_config
 from densenet_suite.files import write_text
+from densenet_suite.processes import is_first_process
 from densenet_suite.report.evaluation import evaluate_model
 from densenet_suite.report.figures import plot_curves
 from densenet_suite.training.metrics_log import read_metrics
@@ -33,11 +34,12 @@ def report_run(run: Run) -> dict[str, float | None]:
     scores: dict[str, float | None] = {}
     with run.logging():
         config = run.config
-        plot_curves(read_metrics(run.metrics_path), run.dir / "plots" / "curves.png")
         if "val" in SLICES[config.task].data(config, None).splits:
             scores = evaluate_model(run.model_path, config, "val", run.eval_dir("val"))
-        write_text(run.dir / "report.html", _page(run, scores))
-        logger.info("report: %s", run.dir / "report.html")
+        if is_first_process():
+            plot_curves(read_metrics(run.metrics_path), run.dir / "plots" / "curves.png")
+            write_text(run.dir / "report.html", _page(run, scores))
+            logger.info("report: %s", run.dir / "report.html")
     return scores
 
 

@@ -87,16 +87,10 @@ def _trainer(config: Config, run: Run, parts: Slice, callbacks: list[L.Callback]
         *callbacks,
         MetricsLog(run.metrics_path),
         EpochLines(parts.monitor, parts.losses, parts.scores),
-        ModelCheckpoint(
-            dirpath=run.dir / "checkpoints",
-            filename="best",
-            monitor=parts.monitor if validates else None,
-            mode="max",
-            save_top_k=1,
-            save_last=True,
-            enable_version_counter=False,
-        ),
+        _checkpoint(run, "last", None),
     ]
+    if validates:
+        callbacks.append(_checkpoint(run, "best", parts.monitor))
     if train.early_stop is not None and validates:
         callbacks.append(
             EarlyStopping(
@@ -117,6 +111,22 @@ def _trainer(config: Config, run: Run, parts: Slice, callbacks: list[L.Callback]
         logger=_loggers(run),
         enable_progress_bar=False,
         default_root_dir=run.dir,
+    )
+
+
+def _checkpoint(run: Run, name: str, monitor: str | None) -> ModelCheckpoint:
+    """Keep one checkpoint, of the highest score or, without a monitor, of the last epoch.
+
+    They are two callbacks, because Lightning's `save_last` leaves out the epochs that are not among the best.
+    """
+    return ModelCheckpoint(
+        dirpath=run.dir / "checkpoints",
+        filename=name,
+        monitor=monitor,
+        mode="max",
+        save_top_k=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
     )
 
 

@@ -17,9 +17,12 @@ from densenet_suite.config.load import load_config, save_config
 from densenet_suite.config.schema import Config
 from densenet_suite.errors import ConfigError
 from densenet_suite.files import write_json
+from densenet_suite.processes import is_first_process
 
 logger = logging.getLogger("densenet_suite")
 
+# tells the processes that Lightning starts for further devices which folder the first one has made
+_FOLDER_VARIABLE = "DENSENET_SUITE_RUN"
 _PACKAGES = (
     "densenet-suite",
     "torch",
@@ -41,7 +44,15 @@ class Run:
 
     @classmethod
     def create(cls, config: Config) -> Self:
-        """Make `<output>/<name>-<NNN>` with the first number that is free, and write the resolved config into it."""
+        """Make `<output>/<name>-<NNN>` with the first number that is free, and write the resolved config into it.
+
+        The further processes of a distributed run open the folder of the first.
+
+        Raises:
+            ConfigError: a further process does not know of the first, or there is no free number.
+        """
+        if not is_first_process():
+            return cls._of_first_process()
         output = Path(config.output).expanduser().resolve()
         output.mkdir(parents=True, exist_ok=True)
         for number in range(1, 10_000):
@@ -55,8 +66,19 @@ class Run:
                 (folder / part).mkdir()
             save_config(config, run.config_path)
             write_json(folder / "env.json", environment())
+            os.environ[_FOLDER_VARIABLE] = str(folder)
             return run
         raise ConfigError(f"there are 9999 runs named {config.name}", where=str(output), hint="choose another name")
+
+    @classmethod
+    def _of_first_process(cls) -> Self:
+        folder = os.environ.get(_FOLDER_VARIABLE)
+        if folder is None:
+            raise ConfigError(
+                "this process is a further one of a distributed run, and does not know the run folder of the first",
+                hint="start a single process, with trainer.devices=2 or more: it starts the others",
+            )
+        return cls(Path(folder))
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
@@ -109,7 +131,10 @@ class Run:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Write what is logged to log.txt too, and to the terminal where nobody else does."""
+        """Write what is logged to log.txt too, and to the terminal where nobody else does; from the first process."""
+        if not is_first_process():
+            yield
+            return
         handlers: list[logging.Handler] = [logging.FileHandler(self.dir / "log.txt", encoding="utf-8")]
         handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         if not logger.handlers and not logging.getLogger().handlers:

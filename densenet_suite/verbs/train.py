@@ -1,5 +1,6 @@
 """`train` and `resume`."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,8 @@ from densenet_suite.config.load import load_config
 
 if TYPE_CHECKING:
     from densenet_suite.training.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 def train(config: str | Path, overrides: Sequence[str] = ()) -> "Run":
@@ -32,7 +35,7 @@ def train(config: str | Path, overrides: Sequence[str] = ()) -> "Run":
 
 
 def resume(run: str | Path) -> "Run":
-    """Continue a run that was stopped, from the end of its last whole epoch.
+    """Continue a run that was stopped, from the end of its last whole epoch; one that is finished stays as it is.
 
     Args:
         run: its folder.
@@ -42,7 +45,12 @@ def resume(run: str | Path) -> "Run":
     """
     from densenet_suite.training.run import Run
 
-    return fit_run(Run.open(run), resume=True)
+    opened = Run.open(run)
+    if opened.summary.get("status") == "finished":
+        with opened.logging():
+            logger.info("nothing to resume: the run finished after %d epochs", opened.summary["epochs"])
+        return opened
+    return fit_run(opened, resume=True)
 
 
 def fit_run(run: "Run", *, resume: bool = False) -> "Run":
