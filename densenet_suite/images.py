@@ -5,15 +5,17 @@ become RGB; an alpha channel is dropped and the colours below it kept. A damaged
 """
 
 import glob
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from densenet_suite.errors import DataError
 
@@ -22,6 +24,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+_SCALE_DOWN = "scale the file to 8 bits in the way that suits it, for example: gdal_translate -ot Byte -scale"
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ def read_image(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
     """Decode a file to an array [h w c] of uint8, uint16 or float32, upright; c is 1 or 3.
 
     Raises:
-        DataError: the file is missing, empty, damaged, not an image, has several pages, or more than 100 million
-            pixels.
+        DataError: the file is missing, empty, damaged, not an image, has several pages, more than 100 million pixels,
+            or colours of 16 bits, which Pillow would cut to 8.
     """
     path = Path(path)
     with _open(path) as image:
         record = _record(path, image)
+        if record.dtype == "uint16" and image.mode not in _SIXTEEN_BIT:
+            raise DataError("colours have 16 bits, of which 8 would be lost", where=str(path), hint=_SCALE_DOWN)
         upright = ImageOps.exif_transpose(image)
         if image.mode in _SIXTEEN_BIT:
             array = np.asarray(upright)
@@ -81,17 +86,22 @@ def read_pixels(path: Path | str, bands: int) -> tuple[np.ndarray[Any, Any], Ima
         DataError: as `read_image`, and for pixels of more than 8 bits, which are never cut down unasked.
     """
     array, record = read_image(path)
-    if array.dtype != np.uint8:
-        raise DataError(
-            f"pixels are {record.dtype}, this model takes 8 bits",
-            where=str(path),
-            hint="scale the file to 8 bits in the way that suits it, for example: gdal_translate -ot Byte -scale",
-        )
+    check_depth(record)
     if bands == 3 and array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
     elif bands == 1 and array.shape[2] == 3:
         array = np.array(Image.fromarray(array).convert("L"))[:, :, None]
     return array, record
+
+
+def check_depth(record: ImageRecord) -> None:
+    """Refuse pixels of more than 8 bits; the header is enough to know.
+
+    Raises:
+        DataError: they have more.
+    """
+    if record.dtype != "uint8":
+        raise DataError(f"pixels are {record.dtype}, this model takes 8 bits", where=str(record.path), hint=_SCALE_DOWN)
 
 
 def find_images(source: Path | str) -> list[Path]:
@@ -156,13 +166,44 @@ def _check_size(path: Path, image: Image.Image) -> None:
 
 
 def _record(path: Path, image: Image.Image) -> ImageRecord:
-    orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    dtype = _dtype(image)
+    orientation = int(_exif(image).get(ExifTags.Base.Orientation, 1))
     width, height = image.size
     if orientation in _SIDEWAYS:
         width, height = height, width
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode in _SIXTEEN_BIT
-    dtype = {"F": "float32"}.get(image.mode, "uint16" if image.mode in _SIXTEEN_BIT else "uint8")
     return ImageRecord(path, height, width, 1 if grey else 3, dtype, orientation)
+
+
+def _dtype(image: Image.Image) -> str:
+    """Return the depth of the file, which the mode does not always tell: Pillow opens 16-bit colour as 8-bit."""
+    if image.mode == "F":
+        return "float32"
+    stored = str(getattr(image, "tile", "")) if image.format in ("PNG", "TIFF") else ""
+    return "uint16" if image.mode in _SIXTEEN_BIT or ";16" in stored else "uint8"
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    # asked for the EXIF data of a PNG, Pillow decodes the picture, as they may stand behind it
+    if isinstance(image, PngImageFile) and image.fp and not _has_text_behind_pixels(image.fp):
+        return Image.Image.getexif(image)
+    return image.getexif()
+
+
+def _has_text_behind_pixels(png: IO[bytes]) -> bool:
+    place = png.tell()
+    png.seek(8)
+    pixels = False
+    try:
+        while len(head := png.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            pixels = pixels or kind == b"IDAT"
+            if pixels and kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                return True
+            png.seek(length + 4, 1)
+        return False
+    finally:
+        png.seek(place)
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:

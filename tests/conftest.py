@@ -10,6 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "offline"))
 import sitecustomize  # noqa: E402, F401  # blocks the network
 
+# one thread for each worker and for what it starts: several in each of several processes run many times slower
+os.environ["OMP_NUM_THREADS"] = "1"
+
 REPOSITORY = Path(__file__).parents[1]
 DATA = Path(os.environ.get("DENSENET_SUITE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
@@ -29,15 +32,6 @@ TINY = {
     "train": {"epochs": 1, "batch": 4, "ema": 0.9, "recalibrate": 8},
     "trainer": {"accelerator": "cpu"},
 }
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _threads() -> None:
-    """Give each worker one thread: several in each of several processes run many times slower than one."""
-    import torch
-
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from densenet_suite.config.schema import Config, weights_path
+from densenet_suite.config.schema import Config
 from densenet_suite.errors import ConfigError, Problem
 from densenet_suite.files import write_text
 
 _MAX_BYTES = 1_000_000
 _COMMAND_LINE = "command line"
+_NAMED_WEIGHTS = ("imagenet", "coco")
 
 
 class _Loader(yaml.SafeLoader):
@@ -111,6 +112,8 @@ def _read(path: Path) -> _Source:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"not valid YAML: {getattr(error, 'problem', error)}", where=where) from None
+    except RecursionError:
+        raise ConfigError("config file is nested too deeply", where=str(path)) from None
     source = _Source(places={"": str(path)})
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError("a config file holds keys and values", where=str(path), hint="see configs/ for examples")
@@ -145,25 +148,24 @@ def _construct(node: yaml.Node, key: str, path: Path, source: _Source, seen: set
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, key, path, source, seen) for item in node.value]
-    return _scalar(node)
+    return _scalar(node, f"{path}:{node.start_mark.line + 1}")
 
 
-def _scalar(node: yaml.Node) -> Any:
+def _scalar(node: yaml.Node, where: str) -> Any:
     loader = _Loader("")
     try:
         return loader.construct_object(node)
     except yaml.YAMLError as error:  # a tag such as !!python/object
-        raise ConfigError(
-            f"tag {node.tag} is refused: a config holds plain values",
-            where=f"line {node.start_mark.line + 1}",
-        ) from error
+        raise ConfigError(f"tag {node.tag} is refused: a config holds plain values", where=where) from error
+    except ValueError as error:  # a whole number of thousands of digits
+        raise ConfigError(f"not a number: {error}", where=where) from None
     finally:
         loader.dispose()
 
 
 def _make_absolute(section: Any, key: str, folder: Path) -> None:
     value = section.get(key) if isinstance(section, dict) else None
-    if isinstance(value, str) and value not in ("imagenet", "coco"):
+    if isinstance(value, str) and value not in _NAMED_WEIGHTS:
         section[key] = str((folder / value).resolve())
 
 
@@ -176,14 +178,15 @@ def _override(source: _Source, text: str) -> None:
     try:
         node = yaml.compose(raw, _Loader)
         value = None if node is None else _construct(node, key, Path(_COMMAND_LINE), _Source(), set())
-    except (yaml.YAMLError, ConfigError):
+    except (yaml.YAMLError, ConfigError, RecursionError):
         value = raw
     *sections, last = key.split(".")
     target = source.values
-    for section in sections:
-        inner = target.setdefault(section, {})
+    for depth, section in enumerate(sections, start=1):
+        inner = target.get(section)
         if not isinstance(inner, dict):
             inner = target[section] = {}
+            source.places[".".join(sections[:depth])] = _COMMAND_LINE
         target = inner
     target[last] = value
     source.places[key] = _COMMAND_LINE
@@ -200,7 +203,7 @@ def _validate(source: _Source, *, check_paths: bool) -> Config:
     except ValidationError as error:
         problems += [_problem(dict(entry), source) for entry in error.errors()]
     if check_paths:
-        problems += _missing_paths(source, config)
+        problems += _missing_paths(source)
     if problems or config is None:
         raise ConfigError(list(dict.fromkeys(problems)))
     return config
@@ -247,19 +250,22 @@ def _keys(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _keys(section, f"{prefix}{name}.")
 
 
-def _missing_paths(source: _Source, config: Config | None) -> Iterator[Problem]:
-    data = source.values.get("data")
-    root = data.get("root") if isinstance(data, dict) else None
+def _missing_paths(source: _Source) -> Iterator[Problem]:
+    root, weights = _value(source, "data", "root"), _value(source, "model", "weights")
     if isinstance(root, str) and not Path(root).is_dir():
         yield Problem(
             f"data.root: there is no folder {root}",
             source.place("data.root"),
             "give the folder of the dataset",
         )
-    weights = weights_path(config) if config else None
-    if weights is not None and not weights.exists():
+    if isinstance(weights, str) and weights not in _NAMED_WEIGHTS and not Path(weights).exists():
         yield Problem(
             f"model.weights: there is no file or run folder {weights}",
             source.place("model.weights"),
             "a path, imagenet, coco, or null",
         )
+
+
+def _value(source: _Source, section: str, key: str) -> Any:
+    inside = source.values.get(section)
+    return inside.get(key) if isinstance(inside, dict) else None

@@ -3,7 +3,6 @@
 The field comments are the reference: `densenet-suite config show` prints the values that a run would use.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -29,13 +28,15 @@ _OWN_TRAINER_KEYS = {
     "plugins": "the Python function fit",
     "enable_checkpointing": "nothing: a run always keeps best and last",
     "default_root_dir": "output",
+    "enable_progress_bar": "nothing: a run has a bar of its own on a terminal",
+    "use_distributed_sampler": "nothing: a run divides the data among the processes itself",
 }
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are never silently converted."""
+    """Base of all sections: unknown keys are errors, values are never silently converted, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -88,11 +89,12 @@ class DataConfig(Section):
     @field_validator("size", mode="before")
     @classmethod
     def _one_side_or_two(cls, value: Any) -> Any:
-        sides = value if isinstance(value, list) else [value]
+        two = isinstance(value, list | tuple)
+        sides = tuple(value) if two else (value,)
         whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= 32 for side in sides)
-        if value is not None and not (whole and len(sides) in (1, 2)):
+        if value is not None and not (whole and len(sides) == 1 + two):
             raise ValueError(f"should be a whole number of at least 32, or [height, width], got {value!r}")
-        return tuple(value) if isinstance(value, list) else value
+        return sides if two else value
 
 
 class AugmentConfig(Section):
@@ -219,9 +221,3 @@ def size_of(config: Config) -> tuple[int, int]:
     if size is None:
         size = detector_spec(config.model.architecture).size
     return (size, size) if isinstance(size, int) else size
-
-
-def weights_path(config: Config) -> Path | None:
-    """Return the weight file that is named, None where it is a name or nothing."""
-    weights = config.model.weights
-    return None if weights in (None, "imagenet", "coco") else Path(str(weights))

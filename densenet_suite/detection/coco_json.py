@@ -20,7 +20,7 @@ from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objec
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import read_header
+from densenet_suite.images import check_depth, read_header
 from densenet_suite.registry import did_you_mean
 
 _SHOWN_AS_SWAPPED = 0.05  # share of boxes that only fit as xyxy, from which the file is taken for xyxy
@@ -110,6 +110,7 @@ class _CocoReader:
         self.folder = folder
         self.findings = findings
         self.classes = ClassTable((), ())
+        self._annotation_ids: set[int] = set()
 
     def read_categories(self, classes: ClassTable | None) -> dict[int, int]:
         """Return the label of each category id."""
@@ -137,7 +138,8 @@ class _CocoReader:
             return {category: label for label, category in enumerate(ids)}
         self.classes = classes
         known = {name: label for label, name in enumerate(classes.names)}
-        used = {a.get("category_id") for a in self.content["annotations"] if isinstance(a, dict)}
+        annotations = [a for a in self.content["annotations"] if isinstance(a, dict)]
+        used = {a["category_id"] for a in annotations if _is_id(a.get("category_id"))}
         for category, name in names.items():
             if name not in known and category in used:
                 hint = did_you_mean(name, known) or f"the classes are {', '.join(classes.names[:8])}"
@@ -184,6 +186,7 @@ class _CocoReader:
         def header(file: _File) -> tuple[int, int] | DataError:
             try:
                 record = read_header(file.path)
+                check_depth(record)
             except DataError as error:
                 return error
             return record.height, record.width
@@ -192,7 +195,7 @@ class _CocoReader:
             for file, found in zip(files, pool.map(header, files), strict=True):
                 if isinstance(found, DataError):
                     problem = found.problems[0]
-                    check = "image-missing" if "does not exist" in problem.what else "image-damaged"
+                    check = "image-missing" if "does not exist" in problem.what else "image-unusable"
                     self.findings.error(check, f"{problem.what}: {file.path} ({file.place})", problem.hint)
                     continue
                 file.height, file.width = found
@@ -212,7 +215,6 @@ class _CocoReader:
     ) -> dict[int, list[dict[str, Any]]]:
         """Return the sound annotations of each image."""
         by_image: dict[int, list[dict[str, Any]]] = {key: [] for key in files}
-        seen: set[int] = set()
         orphans = 0
         boxes_as_xyxy = 0
         annotations = self.content["annotations"]
@@ -243,7 +245,7 @@ class _CocoReader:
             boxes_as_xyxy += _fits_only_as_xyxy(box, file)
             if self._has_no_place(box, file, place):
                 continue
-            self._note_id(annotation, place, seen)
+            self._note_id(annotation, place)
             by_image[file.id].append({**annotation, "bbox": box, "label": labels[annotation["category_id"]]})
         if orphans > _ORPHANS_ALLOWED * len(annotations):
             self.findings.error(
@@ -271,9 +273,9 @@ class _CocoReader:
             self.findings.error("box-format", f"{place}.bbox is {box!r}, not four numbers")
             return None
         assert isinstance(box, list)
-        values = [float(value) for value in box]
+        values = [_float(value) for value in box]
         if not all(math.isfinite(value) for value in values):
-            self.findings.error("box-not-finite", f"{place}.bbox is {box!r}: NaN or infinity")
+            self.findings.error("box-not-finite", f"{place}.bbox is {values}: NaN or infinity")
             return None
         if values[2] < 0 or values[3] < 0:
             self.findings.error(
@@ -304,15 +306,15 @@ class _CocoReader:
             )
         return False
 
-    def _note_id(self, annotation: Mapping[str, Any], place: str, seen: set[int]) -> None:
+    def _note_id(self, annotation: Mapping[str, Any], place: str) -> None:
         key = annotation.get("id")
         if not _is_id(key):
             self.findings.warning("annotation-id", f"{place} has no whole number as id; it is kept")
-        elif key in seen:
+        elif key in self._annotation_ids:
             self.findings.warning("annotation-id-twice", f"{place} has an id that is used twice; both are kept")
         else:
             assert isinstance(key, int)
-            seen.add(key)
+            self._annotation_ids.add(key)
 
     def assemble(
         self, files: Mapping[int, _File], annotations: Mapping[int, Sequence[Mapping[str, Any]]]
@@ -327,7 +329,7 @@ class _CocoReader:
 
 def _objects(annotations: Sequence[Mapping[str, Any]]) -> Objects:
     boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
-    areas = [a["area"] if _is_number(a.get("area")) else a["bbox"][2] * a["bbox"][3] for a in annotations]
+    areas = [a["area"] if _is_area(a.get("area")) else a["bbox"][2] * a["bbox"][3] for a in annotations]
     boxes[:, 2:] += boxes[:, :2]
     return Objects(
         boxes=boxes,
@@ -361,8 +363,16 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+def _is_area(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < _float(value) < math.inf
+
+
+def _float(value: int | float) -> float:
+    """Return a number of JSON, whose whole numbers have no end, as a float."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _shown(entry: Any, key: str) -> str:

@@ -89,12 +89,16 @@ class DetectionSet:
 def hold_out(dataset: DetectionSet, share: float) -> tuple[DetectionSet, DetectionSet]:
     """Divide a set into one to train on and one to validate on.
 
-    Which image goes where follows from its file name alone, so new images do not move the old ones across.
+    Which image goes where follows from its file name alone, so new images do not move the old ones across; the share is
+    met on average. Where chance would leave one side empty, the nearest image goes there.
     """
-    ranks = sorted(
-        range(len(dataset)),
-        key=lambda i: derive_seed(int.from_bytes(dataset.images[i].path.name.encode(), "big"), Stream.HOLDOUT),
-    )
-    held = set(ranks[: max(1, round(share * len(dataset)))])
+    draws = [
+        derive_seed(int.from_bytes(image.path.name.encode("utf-8", "surrogatepass"), "big"), Stream.HOLDOUT) / 2**63
+        for image in dataset.images
+    ]
+    held = {i for i, draw in enumerate(draws) if draw < share}
+    held = held or {draws.index(min(draws))}
+    if len(held) == len(dataset):
+        held.remove(draws.index(max(draws)))
     train = [i for i in range(len(dataset)) if i not in held]
     return dataset.subset("train", train), dataset.subset("val", sorted(held))

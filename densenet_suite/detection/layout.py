@@ -55,8 +55,11 @@ def find_images(root: Path, annotations: Path) -> Path:
     stem = annotations.stem.removeprefix("instances_").removeprefix("_annotations")
     folders = list(_unique([root / "images" / stem, root / stem, root / "images", annotations.parent, root]))
     for folder in folders:
-        if (folder / first).is_file():
-            return folder
+        try:
+            if (folder / first).is_file():
+                return folder
+        except OSError:  # such as a name that is too long
+            continue
     raise DataError(
         f"the first image, {first}, is in none of {', '.join(str(folder) for folder in folders)}",
         where=str(annotations),

@@ -120,15 +120,17 @@ class Predictor:
         return path, letterbox.image(pixels, normalization.fill), letterbox
 
     @torch.inference_mode()
-    def _predict(self, read: Sequence[Any]) -> Iterator[Prediction]:
+    def _predict(self, read: Sequence[Any]) -> list[Prediction]:
         if not read:
-            return
+            return []
         images = torch.from_numpy(np.stack([canvas for _, canvas, _ in read])).permute(0, 3, 1, 2)
         letterboxes: list[Letterbox] = [letterbox for _, _, letterbox in read]
         resized = torch.tensor([letterbox.resized for letterbox in letterboxes], dtype=torch.float32)
         found = self.postprocess(self.model(images.to(self.device)), resized.to(self.device))
-        for (path, _, letterbox), detections in zip(read, found, strict=True):
-            yield _prediction(path, letterbox, detections, self.model.classes)
+        return [
+            _prediction(path, letterbox, detections, self.model.classes)
+            for (path, _, letterbox), detections in zip(read, found, strict=True)
+        ]
 
 
 def _failed(item: Any, failed: list[DataError]) -> bool:

@@ -40,9 +40,9 @@ class ClassTable:
 class DetectionBatch(TensorBatch):
     """Images of one size and what is on them.
 
-    Rows beyond an image's objects have the label -1. `boxes` are in pixels of the network's input; dividing them by
-    `scales` (y, x) gives pixels of the file, whose height and width are `sizes`. `indices` number the images in their
-    dataset.
+    Rows beyond an image's objects have the label -1. `boxes` are in pixels of the network's input. `indices` number the
+    images in their dataset, and `sizes` are the heights and widths of the files. In batches that are not augmented,
+    dividing boxes by `scales` (y, x) gives pixels of the file.
     """
 
     images: Shaped[Tensor, "b c h w"]

@@ -61,6 +61,7 @@ class DetectionTask(L.LightningModule):
             count = freeze(model, freeze_patterns)
             logger.info("frozen: %d tensors, statistics of their batch norms %s", count, norms_of_frozen)
         self._fixed_norms = frozen_norms(model) if norms_of_frozen == "fixed" else []
+        self.train()  # Lightning keeps the modes that it finds
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch norms that are frozen stay in evaluation."""
@@ -115,7 +116,8 @@ class DetectionTask(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, and the schedule of its learning rate by step."""
         trainer = self.trainer
-        total = int(trainer.estimated_stepping_batches)  # asking for it also makes the train loader
+        trainer.fit_loop.setup_data()  # makes the loader, whose length the schedule needs
+        total = int(trainer.estimated_stepping_batches)
         loader = trainer.train_dataloader
         assert loader is not None
         global_batch = loader.batch_size * trainer.accumulate_grad_batches * trainer.world_size

@@ -17,7 +17,7 @@ from densenet_suite.detection.task import DetectionTask
 from densenet_suite.files import write_json, write_text
 from densenet_suite.report.figures import plot_precision_recall
 from densenet_suite.report.pictures import draw_evaluation
-from densenet_suite.training.fit import quiet
+from densenet_suite.training.fit import quiet, without_worker_trace
 from densenet_suite.training.slices import SLICES
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def evaluate_model(path: Path, config: Config, split: str, folder: Path | None) 
     task = parts.trained(config, model.to(memory_format=torch.channels_last))
     keep = ("accelerator", "devices", "num_nodes", "strategy", "precision", "limit_val_batches")
     options = {name: value for name, value in config.trainer.items() if name in keep}
-    with quiet():
+    with quiet(), without_worker_trace():
         trainer = L.Trainer(
             **options,
             logger=False,

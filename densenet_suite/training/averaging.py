@@ -146,7 +146,7 @@ def _one_batch(recent: Sequence[Tensor], count: int) -> Tensor:
 def _renew_statistics(trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.BatchNorm2d], images: Tensor) -> None:
     """Gather batch-norm statistics from scratch; everything else runs as in evaluation."""
     momenta = [norm.momentum for norm in norms]
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     for norm in norms:
         norm.momentum = 1.0  # what was before is forgotten
@@ -156,7 +156,8 @@ def _renew_statistics(trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.B
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     if trainer.world_size > 1:
         for norm in norms:
             for statistic in (norm.running_mean, norm.running_var):

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from densenet_suite.config.schema import Config, size_of
-from densenet_suite.errors import DataError, SuiteError
+from densenet_suite.errors import DataError
 from densenet_suite.files import write_json
 from densenet_suite.installed import is_installed
 from densenet_suite.sampling import Stream, derive_seed
@@ -58,7 +58,7 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
         SuiteError: the data, the config or the weights do not allow it.
     """
     parts = SLICES[config.task]
-    with run.logging(), quiet():
+    with run.logging(), quiet(), without_worker_trace():
         started = time.monotonic()
         logger.info("run folder %s", run.dir)
         data = parts.data(config, None)
@@ -74,8 +74,6 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
         try:
             trainer.fit(task, data, ckpt_path=run.last_checkpoint if resume else None)
             status = "finished" if not trainer.interrupted else "interrupted"
-        except DataError as error:
-            raise _without_worker_trace(error) from error
         finally:
             _write_summary(run, status, best, started, trainer)
 
@@ -100,9 +98,11 @@ def _trainer(config: Config, run: Run, parts: Slice, callbacks: list[L.Callback]
                 min_delta=train.early_stop.min_delta,
             )
         )
-    options = {"num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
+    options: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False} | config.trainer
+    if not validates:
+        options["limit_val_batches"] = 0
     return L.Trainer(
-        **(options | config.trainer),
+        **options,
         max_epochs=train.epochs,
         accumulate_grad_batches=train.accumulate,
         gradient_clip_val=train.clip or None,
@@ -110,6 +110,7 @@ def _trainer(config: Config, run: Run, parts: Slice, callbacks: list[L.Callback]
         plugins=[AtomicCheckpointIO()],
         logger=_loggers(run),
         enable_progress_bar=False,
+        use_distributed_sampler=False,
         default_root_dir=run.dir,
     )
 
@@ -125,7 +126,7 @@ def _checkpoint(run: Run, name: str, monitor: str | None) -> ModelCheckpoint:
         monitor=monitor,
         mode="max",
         save_top_k=1,
-        save_on_train_epoch_end=True,
+        save_on_train_epoch_end=monitor is None,
         enable_version_counter=False,
     )
 
@@ -189,15 +190,6 @@ def _write_summary(run: Run, status: str, best: BestModel, started: float, train
     )
 
 
-def _without_worker_trace(error: DataError) -> SuiteError:
-    """Return the error as it was raised: a loader's worker hands it over wrapped in its own traceback."""
-    text = str(error)
-    if "Original Traceback" not in text:
-        return error
-    marker = f"{DataError.__module__}.{DataError.__name__}: "
-    return DataError(text.rpartition(marker)[2].strip())
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence what Lightning says at every fit, and the warnings of its that name nothing to be done."""
@@ -216,6 +208,7 @@ def quiet() -> Iterator[None]:
             ".*treespec, LeafSpec.*",
             ".*Checkpoint directory .* exists and is not empty.*",
             ".*GPU available but not used.*",
+            ".*in eval mode at the start of training.*",  # frozen batch norms
         ):
             warnings.filterwarnings("ignore", message)
         try:
@@ -223,3 +216,18 @@ def quiet() -> Iterator[None]:
         finally:
             for library, level in levels:
                 library.setLevel(level)
+
+
+@contextmanager
+def without_worker_trace() -> Iterator[None]:
+    """Give errors in data as they were raised: a loader's worker hands them over as the text of their traceback."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error)
+        if "Original Traceback" not in text:
+            raise
+        what, _, hint = (
+            text.rpartition(f"{DataError.__module__}.{DataError.__name__}: ")[2].strip().partition("\n  hint: ")
+        )
+        raise DataError(what, hint=hint or None) from error

@@ -1,0 +1,359 @@
+"""Labelled images to batches, and the data module."""
+
+import json
+import logging
+import shutil
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from densenet_suite.augment import AugmentPolicy
+from densenet_suite.detection.coco_json import read_coco
+from densenet_suite.detection.data import DetectionData, DetectionSamples, Sample, collate, split_paths
+from densenet_suite.detection.layout import SplitPaths
+from densenet_suite.detection.structures import ClassTable
+from densenet_suite.errors import ConfigError, DataError
+from densenet_suite.geometry import Letterbox
+from densenet_suite.sampling import SampleKey
+
+SIZE = (48, 64)
+FILL = (9, 8, 7)
+
+
+def _data(root, **changes):
+    return DetectionData(root, **{"size": SIZE, "batch": 4, "workers": 0, **changes})
+
+
+def _epoch(loader, epoch):
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def _same(first, second):
+    tensors = [name for name, value in vars(first).items() if isinstance(value, torch.Tensor)]
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    """A dataset of white rectangles on black, one of them a crowd, in pictures of several shapes."""
+    root = tmp_path_factory.mktemp("painted")
+    shapes = [(30, 40), (8, 1200), (1200, 8), (60, 60), (1, 1)]
+    images, annotations = [], []
+    (root / "images" / "train").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    for i, (height, width) in enumerate(shapes):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        box = [width // 4, height // 4, max(1, width // 2), max(1, height // 2)]
+        pixels[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = 255
+        Image.fromarray(pixels).save(root / "images" / "train" / f"{i}.png")
+        images.append({"id": 10 * i, "file_name": f"{i}.png", "height": height, "width": width})
+        annotations += [
+            {"id": 2 * i, "image_id": 10 * i, "category_id": 7, "bbox": box, "iscrowd": 0},
+            {"id": 2 * i + 1, "image_id": 10 * i, "category_id": 9, "bbox": [0, 0, width, height], "iscrowd": 1},
+        ]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 9, "name": "crowd"}, {"id": 7, "name": "block"}],
+    }
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    return root
+
+
+def _samples(root, policy=None, bands=3, seed=0):
+    source = read_coco("train", root / "annotations" / "instances_train.json", root / "images" / "train")
+    return DetectionSamples(source, SIZE, bands, FILL[:bands], policy, seed)
+
+
+# samples
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_a_sample_for_evaluation_is_the_letterboxed_picture_with_its_boxes(painted, index):
+    samples = _samples(painted)
+    sample = samples[SampleKey(0, index)]
+    entry = samples.source.images[index]
+    letterbox = Letterbox.fit((entry.height, entry.width), SIZE)
+    pixels = np.array(Image.open(entry.path))
+    assert sample.image.dtype == torch.uint8
+    assert (sample.image.numpy() == letterbox.image(pixels, FILL).transpose(2, 0, 1)).all()
+    assert (sample.index, sample.size, sample.scale) == (index, (entry.height, entry.width), letterbox.scale)
+    np.testing.assert_allclose(sample.boxes.numpy(), letterbox.boxes(entry.objects.boxes[:1]), rtol=1e-6)
+
+
+def test_crowd_regions_are_not_trained_on(painted):
+    samples = _samples(painted)
+    assert samples.source.images[0].objects.labels.tolist() == [0, 1]
+    assert samples[SampleKey(0, 0)].labels.tolist() == [0]
+
+
+def test_boxes_are_clipped_before_they_are_trained_on(synthetic, tmp_path):
+    source = synthetic / "annotations" / "instances_train.json"
+    content = json.loads(source.read_text())
+    content["annotations"] = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [-50, -50, 400, 400]},
+        {"id": 2, "image_id": 1, "category_id": 1, "bbox": [-0.5, 3, 0.5, 5]},  # nothing is left of this one
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    dataset = read_coco("train", tmp_path / "a.json", synthetic / "images" / "train")
+    sample = DetectionSamples(dataset, (64, 96), 3, FILL, None, 0)[SampleKey(0, 0)]
+    assert sample.boxes.tolist() == [[0, 0, 96, 64]]
+
+
+def test_grey_models_get_one_band(painted):
+    assert _samples(painted, bands=1)[SampleKey(0, 0)].image.shape == (1, *SIZE)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_augmented_boxes_follow_the_pixels_in_pictures_of_any_shape(painted, index):
+    policy = AugmentPolicy(brightness=0, contrast=0, saturation=0, hue=0, vertical_flip=0.5)
+    samples = _samples(painted, policy)
+    for epoch in range(8):
+        sample = samples[SampleKey(epoch, index)]
+        assert sample.image.shape == (3, *SIZE)
+        assert len(sample.labels) == len(sample.boxes)
+        bright = (sample.image[0] > 127).numpy()
+        if len(sample.boxes) and bright.any():
+            rows, columns = np.nonzero(bright.any(1))[0], np.nonzero(bright.any(0))[0]
+            seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+            np.testing.assert_allclose(sample.boxes[0], seen, atol=1.5)
+
+
+def test_a_draw_is_a_function_of_seed_epoch_and_index(synthetic):
+    def draw(seed=0, epoch=0, index=0):
+        source = read_coco("train", synthetic / "annotations/instances_train.json", synthetic / "images/train")
+        samples = DetectionSamples(source, SIZE, 3, FILL, AugmentPolicy(), seed)
+        return samples[SampleKey(epoch, index)].image
+
+    assert torch.equal(draw(), draw())
+    assert not torch.equal(draw(), draw(seed=1))
+    assert not torch.equal(draw(), draw(epoch=1))
+
+
+def test_a_picture_that_has_changed_since_is_noticed(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / "a.png")
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    samples = DetectionSamples(read_coco("train", tmp_path / "a.json", tmp_path / "images"), SIZE, 3, FILL, None, 0)
+    Image.new("RGB", (40, 31)).save(tmp_path / "images" / "a.png")
+    with pytest.raises(DataError, match="the picture has another size than when training began") as caught:
+        samples[SampleKey(0, 0)]
+    assert caught.value.problems[0].where == str(tmp_path / "images" / "a.png")
+
+
+# batches
+
+
+def _sample(objects, index=0):
+    boxes = torch.arange(4 * objects, dtype=torch.float32).reshape(-1, 4)
+    return Sample(torch.zeros(3, 8, 8, dtype=torch.uint8), boxes, torch.arange(objects), index, (5, 6), (1.5, 1.25))
+
+
+def test_a_batch_is_padded_to_its_largest_number_of_objects():
+    batch = collate([_sample(2, 4), _sample(0, 5), _sample(3, 6)])
+    assert batch.boxes.shape == (3, 3, 4)
+    assert batch.labels.tolist() == [[0, 1, -1], [-1, -1, -1], [0, 1, 2]]
+    assert torch.equal(batch.boxes[0, :2], _sample(2).boxes)
+    assert batch.indices.tolist() == [4, 5, 6]
+    assert batch.sizes.tolist() == [[5, 6]] * 3
+    assert batch.scales.tolist() == [[1.5, 1.25]] * 3
+    assert len(batch) == 3
+
+
+def test_three_hundred_objects_all_count():
+    assert (collate([_sample(300), _sample(1)]).labels[0] >= 0).all()
+
+
+def test_a_batch_of_empty_pictures_is_a_batch():
+    batch = collate([_sample(0), _sample(0)])
+    assert batch.boxes.shape == (2, 0, 4)
+    assert batch.labels.shape == (2, 0)
+    assert batch.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_picture_stops_the_epoch_and_is_named(data_folder, tmp_path, workers):
+    shutil.copy(data_folder("bad-inputs") / "files" / "truncated.jpg", tmp_path)
+    content = {"images": [{"id": 1, "file_name": "truncated.jpg"}], "annotations": []}
+    (tmp_path / "train.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": "a"}]}))
+    loader = _data(tmp_path, batch=1, workers=workers).train_dataloader()
+    with pytest.raises(DataError, match="image file is damaged: image file is truncated") as caught:
+        next(iter(loader))
+    assert str(tmp_path / "truncated.jpg") in str(caught.value)
+
+
+# the data module
+
+
+def test_splits_are_found_below_the_root(synthetic):
+    data = _data(synthetic)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "val": 5, "test": 3}
+    assert data.classes == data.split("val").classes == ClassTable.numbered(["disc", "square", "triangle", "star"])
+
+
+def test_workers_change_nothing(synthetic):
+    alone, helped = (_data(synthetic, workers=workers).train_dataloader() for workers in (0, 2))
+    for epoch in (3, 0):
+        batches = list(zip(_epoch(alone, epoch), _epoch(helped, epoch), strict=True))
+        assert len(batches) == 3
+        assert all(_same(*pair) for pair in batches)
+
+
+def test_an_epoch_can_be_repeated_and_another_one_differs(synthetic):
+    first, again = _data(synthetic).train_dataloader(), _data(synthetic).train_dataloader()
+    batches = _epoch(first, 2)
+    assert not any(_same(*pair) for pair in zip(batches, _epoch(first, 3), strict=True))
+    assert all(_same(*pair) for pair in zip(batches, _epoch(again, 2), strict=True))
+
+
+def test_another_seed_gives_other_batches(synthetic):
+    one, other = (_epoch(_data(synthetic, seed=seed).train_dataloader(), 0) for seed in (0, 1))
+    assert not any(_same(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_an_epoch_of_training_shows_each_image_at_most_once(synthetic):
+    batches = _epoch(_data(synthetic, batch=5).train_dataloader(), 0)
+    indices = [index for batch in batches for index in batch.indices.tolist()]
+    assert [len(batch) for batch in batches] == [5, 5]
+    assert len(set(indices)) == 10
+
+
+def test_lightning_chooses_the_epoch_of_the_sampler(synthetic):
+    class Watch(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+            self.seen = []
+
+        def training_step(self, batch, index):
+            self.seen.append(batch.indices.tolist())
+            return self.layer(torch.ones(1, 1)).sum()
+
+        def validation_step(self, batch, index):
+            pass
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    watch = Watch()
+    trainer = L.Trainer(accelerator="cpu", max_epochs=2, limit_val_batches=0, **quiet)
+    trainer.fit(watch, datamodule=_data(synthetic))
+    ours = _data(synthetic).train_dataloader()
+    assert watch.seen == [batch.indices.tolist() for epoch in (0, 1) for batch in _epoch(ours, epoch)]
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 12), ("val", 5), ("test", 3)])
+def test_evaluation_shows_every_image_once_in_order(synthetic, split, count):
+    batches = list(_data(synthetic).eval_dataloader(split))
+    assert [index for batch in batches for index in batch.indices.tolist()] == list(range(count))
+
+
+def test_the_loaders_of_lightning_are_those_of_evaluation(synthetic):
+    data = _data(synthetic)
+    for loader, split in ((data.val_dataloader(), "val"), (data.test_dataloader(), "test")):
+        assert all(_same(*pair) for pair in zip(loader, data.eval_dataloader(split), strict=True))
+
+
+def test_pictures_are_padded_with_the_models_filling(painted):
+    data = _data(painted, batch=5, holdout=0)
+    data.fill = (1, 2, 3)
+    wide, high = next(iter(data.eval_dataloader("train"))).images[1:3]  # 1200x8 and 8x1200
+    assert wide[:, -1, -1].tolist() == high[:, -1, -1].tolist() == [1, 2, 3]
+
+
+def test_a_batch_larger_than_the_dataset_is_refused_with_one_that_fits(synthetic):
+    with pytest.raises(ConfigError, match=r"train\.batch 13 on 1 processes is more than the 12 train") as caught:
+        _data(synthetic, batch=13).train_dataloader()
+    assert caught.value.problems[0].hint == "train.batch=12"
+
+
+def test_a_split_that_is_not_there_is_refused_with_what_is(painted):
+    with pytest.raises(DataError, match=r"there is no test split \(found: train, val\)") as caught:
+        _data(painted).split("test")
+    (problem,) = caught.value.problems
+    assert problem.where == str(painted)
+    assert problem.hint.startswith("expected annotations/instances_test.json or test/_annotations.coco.json")
+    assert problem.hint.endswith("or name it: data.test.annotations=...")
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"there is no train split \(found: none\)"):
+        _ = _data(tmp_path).classes
+
+
+def test_without_a_val_split_training_images_are_held_out_and_said_so(painted, caplog):
+    with caplog.at_level(logging.INFO, logger="densenet_suite"):
+        splits = _data(painted, holdout=0.4).splits
+    names = {name: {image.path.name for image in split.images} for name, split in splits.items()}
+    assert names["train"] | names["val"] == {f"{i}.png" for i in range(5)}
+    assert not names["train"] & names["val"]
+    assert f"{len(names['val'])} of 5 training images are held out to validate on (data.holdout=0.4)" in caplog.text
+
+
+def test_a_holdout_of_nothing_means_no_validation(painted):
+    data = _data(painted, holdout=0)
+    assert len(data.split("train")) == 5
+    assert data.val_dataloader() == []
+
+
+def test_named_splits_go_before_those_that_are_found(synthetic):
+    paths = SplitPaths(synthetic / "annotations" / "instances_test.json", synthetic / "images" / "test")
+    data = _data(synthetic, named={"val": paths})
+    assert len(data.split("val")) == 3
+    assert len(data.split("train")) == 12
+
+
+def test_the_paths_of_a_named_split_are_relative_to_the_root(synthetic):
+    annotations, images = synthetic / "annotations" / "instances_val.json", synthetic / "images" / "val"
+    expected = SplitPaths(annotations, images)
+    assert split_paths(synthetic, "annotations/instances_val.json", "images/val") == expected
+    assert split_paths(synthetic, "annotations/instances_val.json", None) == expected
+
+
+def test_the_classes_of_a_trained_model_are_matched_by_name(synthetic):
+    trained = ClassTable(("star", "triangle", "cow", "disc", "square"), (11, 12, 13, 14, 15))
+    own, given = _data(synthetic), _data(synthetic, classes=trained)
+    assert given.classes == trained
+    for split in ("train", "val", "test"):
+        for ours, theirs in zip(given.split(split).images, own.split(split).images, strict=True):
+            names = [trained.names[label] for label in ours.objects.labels]
+            assert names == [own.classes.names[label] for label in theirs.objects.labels]
+
+
+def test_the_val_split_has_the_labels_of_the_training_split_whatever_its_ids(synthetic, tmp_path):
+    content = json.loads((synthetic / "annotations" / "instances_val.json").read_text())
+    for entry in content["categories"]:
+        entry["id"] = 100 - entry["id"]  # the other way round
+    for entry in content["annotations"]:
+        entry["category_id"] = 100 - entry["category_id"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    other = _data(synthetic, named={"val": SplitPaths(tmp_path / "a.json", synthetic / "images" / "val")})
+    for ours, theirs in zip(other.split("val").images, _data(synthetic).split("val").images, strict=True):
+        assert (ours.objects.labels == theirs.objects.labels).all()
+
+
+def test_a_class_that_was_not_trained_on_is_refused(synthetic):
+    with pytest.raises(DataError, match="category 'star' is not among the classes trained on"):
+        _ = _data(synthetic, classes=ClassTable.numbered(["disc", "square", "triangle"])).splits
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_bands_are_those_of_the_model(synthetic, bands):
+    data = _data(synthetic, bands=bands)
+    assert next(iter(data.train_dataloader())).images.shape == (4, bands, *SIZE)
+    assert next(iter(data.val_dataloader())).images.shape == (4, bands, *SIZE)
+
+
+def test_workers_are_none_where_the_cpu_trains(synthetic):
+    assert _data(synthetic, workers=None).train_dataloader().num_workers == 0

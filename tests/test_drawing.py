@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from densenet_suite.drawing import class_colour, contact_sheet, draw_boxes, enlarged
+
+
+@pytest.fixture
+def grey():
+    return np.full((200, 300, 3), 128, np.uint8)
+
+
+def _changed(image, drawn):
+    return (image != drawn).any(-1)
+
+
+def test_neighbouring_classes_have_colours_that_differ():
+    colours = np.array([class_colour(i) for i in range(90)])
+    assert np.abs(np.diff(colours, axis=0)).sum(1).min() > 100
+    assert len({tuple(colour) for colour in colours.tolist()}) == 90
+
+
+def test_a_box_is_outlined_in_the_colour_of_its_class(grey):
+    drawn = draw_boxes(grey, np.array([[50.0, 60, 150, 120]]), [3], [""])
+    changed = _changed(grey, drawn)
+    rows, columns = np.nonzero(changed.any(1))[0], np.nonzero(changed.any(0))[0]
+    np.testing.assert_allclose([columns[0], rows[0], columns[-1], rows[-1]], [50, 60, 150, 120], atol=1)
+    assert (drawn[changed] == class_colour(3)).all()
+    assert not changed[70:110, 60:140].any()
+
+
+def test_the_image_that_is_given_stays_as_it_is(grey):
+    before = grey.copy()
+    draw_boxes(grey, np.array([[50.0, 60, 150, 120]]), [3], ["disc 0.9"])
+    assert (grey == before).all()
+
+
+def test_no_boxes_change_nothing(grey):
+    assert (draw_boxes(grey, np.zeros((0, 4)), [], []) == grey).all()
+
+
+def test_small_boxes_are_drawn_over_large_ones(grey):
+    small, large = [100.0, 50, 140, 90], [100.0, 20, 250, 180]
+    drawn = draw_boxes(grey, np.array([small, large]), [0, 1], ["", ""])
+    assert tuple(drawn[70, 100]) == class_colour(0)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[-40.0, -30, 350, 250], [0, 0, 4, 4], [296, 196, 300, 200], [-90, 5, -20, 20], [10, 10, 10, 10]],
+    ids=["around", "top left", "bottom right", "outside", "a point"],
+)
+def test_a_label_is_whole_wherever_its_box_is(grey, box):
+    def label(box):
+        boxes = np.array([box])
+        written = _changed(draw_boxes(grey, boxes, [2], [""]), draw_boxes(grey, boxes, [2], ["disc 0.93"]))
+        return np.ptp(np.nonzero(written.any(1))), np.ptp(np.nonzero(written.any(0)))
+
+    np.testing.assert_allclose(label(box), label([50.0, 60, 150, 120]), atol=1)
+
+
+def test_labels_of_boxes_at_one_place_do_not_cover_each_other(grey):
+    box = np.array([[100.0, 80, 200, 120]])
+    alone = [_changed(grey, draw_boxes(grey, box, [label], ["square"])).sum() for label in (0, 1)]
+    lines = _changed(grey, draw_boxes(grey, box, [0], [""])).sum()
+    both = _changed(grey, draw_boxes(grey, box.repeat(2, 0), [0, 1], ["square", "square"])).sum()
+    assert both >= (sum(alone) - lines) * 0.9
+
+
+def test_a_crowd_region_is_drawn_in_dashes(grey):
+    boxes = np.array([[50.0, 60, 250, 160]])
+    solid = _changed(grey, draw_boxes(grey, boxes, [0], [""]))
+    dashed = _changed(grey, draw_boxes(grey, boxes, [0], [""], dashed=[True]))
+    assert 0.35 < dashed[60, 50:250].mean() < 0.75
+    assert solid[60, 50:250].all()
+    assert 0.35 < dashed[60:160, 50].mean() < 0.75
+
+
+def test_a_picture_of_one_pixel_can_be_drawn_on():
+    drawn = draw_boxes(np.zeros((1, 1, 3), np.uint8), np.array([[0.0, 0, 1, 1]]), [0], ["disc"])
+    assert drawn.shape == (1, 1, 3)
+
+
+def test_a_small_picture_is_enlarged_by_a_whole_factor_with_its_boxes():
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    large, boxes = enlarged(image, np.array([[1.0, 2, 30, 40]]))
+    assert large.shape == (320, 512, 3)
+    assert (large[::8, ::8] == image).all()
+    assert boxes.tolist() == [[8, 16, 240, 320]]
+
+
+@pytest.mark.parametrize("shape", [(480, 300, 3), (100, 900, 3)])
+def test_a_large_picture_stays_as_it_is(shape):
+    image, boxes = np.zeros(shape, np.uint8), np.ones((1, 4))
+    assert enlarged(image, boxes)[0] is image
+    assert enlarged(image, boxes)[1] is boxes
+
+
+def test_a_contact_sheet_holds_every_picture_in_its_cell():
+    pictures = [np.full((10 + i, 20 - i, 3), 40 * i, np.uint8) for i in range(5)]
+    sheet = contact_sheet(pictures, columns=2, gap=3)
+    assert sheet.shape == (3 * 14 + 2 * 3, 2 * 20 + 3, 3)
+    for i, picture in enumerate(pictures):
+        y, x = i // 2 * 17, i % 2 * 23
+        assert (sheet[y : y + picture.shape[0], x : x + picture.shape[1]] == picture).all()
+    assert (sheet[14:17] == 255).all()
+    assert (sheet[34:, 23:] == 255).all()
+
+
+def test_a_sheet_of_fewer_pictures_than_columns_is_one_row():
+    assert contact_sheet([np.zeros((10, 20, 3), np.uint8)], columns=4, gap=2).shape == (10, 86, 3)

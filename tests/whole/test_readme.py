@@ -1,0 +1,92 @@
+"""Every command and every line of Python in the README runs as it stands, on small data and with a short schedule."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+
+from densenet_suite import synthetic
+from densenet_suite.cli import main
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+# appended to what trains, so that it takes seconds
+SHORT = ["train.epochs=1", "train.batch=4", "data.size=64", "model.drop_path=null", "train.recalibrate=8"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(program)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder as the README supposes it: the configs, my-data/ and photos/."""
+    root = tmp_path_factory.mktemp("readme")
+    (root / "configs").symlink_to(REPOSITORY / "configs")
+    data = synthetic.write_synthetic(root / "my-data", {"train": 8, "val": 3}, size=(64, 96))
+    (root / "photos").mkdir()
+    Image.open(data / "images" / "val" / "val_0000.jpg").save(root / "photos" / "one.png")
+    return root
+
+
+def run(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code in (0, None)
+
+
+def test_every_command_of_the_readme_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    given = commands("densenet-suite")
+    verbs = {command[1] for command in given}
+    assert verbs == {"train", "evaluate", "predict", "config", "models", "doctor"}
+    for command in given:
+        run(command[1:] + (SHORT if command[1] == "train" else []))
+    assert (folder / "found" / "predictions.csv").is_file()
+
+
+def test_the_python_of_the_readme_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    (block,) = blocks("python")
+    shortened = block.replace('"train.epochs=50"', ", ".join(f'"{override}"' for override in SHORT))
+    assert shortened != block
+    exec(compile(shortened, "README.md", "exec"), {})
+    assert "torch.Size([2, " in capsys.readouterr().out
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = [command[1] for command in commands("make")]
+    assert targets == ["quickstart", "test"]
+    for target in targets:
+        subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, check=True, capture_output=True)
+
+
+def test_the_run_folder_is_as_the_readme_draws_it(trained_run) -> None:
+    drawing = re.search(r"^runs/mine-001/\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert drawing is not None
+    names = [name for line in drawing[1].splitlines() for name in re.findall(r"^  (.{27})", line)[0].split()]
+    assert len(names) > 10
+    for name in names:
+        assert (trained_run.dir / name).exists(), name
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_somewhere(path: str) -> None:
+    assert (REPOSITORY / path).exists()
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"configs/\w+\.yaml", README))))
+def test_named_configs_exist(path: str) -> None:
+    assert (REPOSITORY / path).is_file()
