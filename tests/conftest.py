@@ -1,4 +1,4 @@
-"""What all tests share: no network, fixed seeds, one thread per worker, the folder of real data, a small trained run."""
+"""What all tests share: no network, fixed seeds, one thread per worker, the folder of data, a small trained run."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "offline"))
-import sitecustomize  # noqa: E402, F401  # blocks the network
+import sitecustomize  # noqa: F401  # blocks the network
 
 # one thread for each worker and for what it starts: several in each of several processes run many times slower
 os.environ["OMP_NUM_THREADS"] = "1"

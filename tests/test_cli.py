@@ -70,7 +70,9 @@ def test_a_run_that_fails_is_1(tiny_config: Path, tmp_path: Path, capsys: pytest
 
 
 def test_every_problem_is_a_line_on_standard_error(broken, capsys: pytest.CaptureFixture[str]) -> None:
-    broken(DataError([Problem("box is inverted", "train.json", "swap its corners"), Problem("image is empty", "b.jpg")]))
+    broken(
+        DataError([Problem("box is inverted", "train.json", "swap its corners"), Problem("image is empty", "b.jpg")])
+    )
     run("models", "list")
     said = capsys.readouterr()
     assert said.out == ""
@@ -100,9 +102,7 @@ def test_help_and_version(option: str, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize(
-    "verb", ["train", "resume", "evaluate", "predict", "quickstart", "models", "config", "doctor"]
-)
+@pytest.mark.parametrize("verb", ["train", "resume", "evaluate", "predict", "quickstart", "models", "config", "doctor"])
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(verb, "--help") == 0
     assert len(capsys.readouterr().out.splitlines()) > 3

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from densenet_suite.augment import AugmentPolicy, JointAugment
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
-from densenet_suite.detection.layout import SplitPaths, find_images, find_split
+from densenet_suite.detection.layout import SPLITS, SplitPaths, find_images, find_split
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.geometry import Letterbox
@@ -169,45 +169,35 @@ class DetectionData(L.LightningDataModule):
         self.given_classes = classes
         self.seed = seed
         self.fill: tuple[int, ...] = (124, 116, 104)[:bands]
+        self._read: dict[str, DetectionSet] = {}
 
     @cached_property
     def splits(self) -> dict[str, DetectionSet]:
-        """The splits that there are, read and checked when first asked for.
+        """All splits that there are; what is trained on and evaluated too is among their findings.
 
         Raises:
             DataError: files are missing or faulty.
         """
-        train = self._read("train", self.given_classes)
-        classes = self.given_classes or (train.classes if train else None)
-        splits = {"train": train, "val": self._read("val", classes), "test": self._read("test", classes)}
-        found = {name: split for name, split in splits.items() if split is not None}
-        if train is not None and "val" not in found and self.holdout > 0 and len(train) > 1:
-            found["train"], found["val"] = hold_out(train, self.holdout)
-            logger.info(
-                "no val split under %s: %d of %d training images are held out to validate on (data.holdout=%s)",
-                self.root,
-                len(found["val"]),
-                len(train),
-                self.holdout,
-            )
+        found = {name: split for name in SPLITS if (split := self._get(name)) is not None}
         _warn_of_shared_images(found)
         return found
 
     def split(self, name: str) -> DetectionSet:
-        """Return a split.
+        """Return a split, read and checked when first asked for.
 
         Raises:
-            DataError: there is no such split.
+            DataError: there is no such split, or its files are missing or faulty.
         """
-        if name not in self.splits:
-            there = ", ".join(self.splits) or "none"
+        found = self._get(name)
+        if found is None:
+            there = ", ".join(split for split in SPLITS if split in self._read or self._paths(split)) or "none"
             raise DataError(
                 f"there is no {name} split (found: {there})",
                 where=str(self.root),
                 hint=f"expected annotations/instances_{name}.json or {name}/_annotations.coco.json; "
                 f"or name it: data.{name}.annotations=...",
             )
-        return self.splits[name]
+        return found
 
     @property
     def classes(self) -> ClassTable:
@@ -228,7 +218,7 @@ class DetectionData(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
         """Return the images of the val split, each once; nothing where there is no such split."""
-        return self.eval_dataloader("val") if "val" in self.splits else []
+        return self.eval_dataloader("val") if self._get("val") is not None else []
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """Return the images of the test split, each once."""
@@ -239,9 +229,39 @@ class DetectionData(L.LightningDataModule):
         source = self.split(split)
         return self._loader(source, SequentialShard(len(source), *self._place()), None, drop_last=False)
 
-    def _read(self, name: str, classes: ClassTable | None) -> DetectionSet | None:
-        paths = self.named.get(name) or find_split(self.root, name)
-        return None if paths is None else read_coco(name, paths.annotations, paths.images, classes)
+    def _paths(self, name: str) -> SplitPaths | None:
+        return self.named.get(name) or find_split(self.root, name)
+
+    def _get(self, name: str) -> DetectionSet | None:
+        if name in self._read:
+            return self._read[name]
+        paths = self._paths(name)
+        if name != "test" and self.holdout > 0 and self._paths("val") is None:
+            self._hold_out()
+        elif paths is not None:
+            classes = self.given_classes
+            if classes is None and name != "train":
+                train = self._get("train")
+                classes = train.classes if train else None
+            self._read[name] = read_coco(name, paths.annotations, paths.images, classes)
+        return self._read.get(name)
+
+    def _hold_out(self) -> None:
+        """Divide the training split, where it can be, into one to train on and one to validate on."""
+        paths = self._paths("train")
+        if paths is None:
+            return
+        train = read_coco("train", paths.annotations, paths.images, self.given_classes)
+        self._read["train"] = train
+        if len(train) > 1:
+            self._read["train"], self._read["val"] = hold_out(train, self.holdout)
+            logger.info(
+                "no val split under %s: %d of %d training images are held out to validate on (data.holdout=%s)",
+                self.root,
+                len(self._read["val"]),
+                len(train),
+                self.holdout,
+            )
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

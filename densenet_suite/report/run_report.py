@@ -14,7 +14,6 @@ from densenet_suite.report.evaluation import evaluate_model
 from densenet_suite.report.figures import plot_curves
 from densenet_suite.training.metrics_log import read_metrics
 from densenet_suite.training.run import Run
-from densenet_suite.training.slices import SLICES
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def report_run(run: Run) -> dict[str, float | None]:
     scores: dict[str, float | None] = {}
     with run.logging():
         config = run.config
-        if "val" in SLICES[config.task].data(config, None).splits:
+        if "val" in run.splits:
             scores = evaluate_model(run.model_path, config, "val", run.eval_dir("val"))
         if is_first_process():
             plot_curves(read_metrics(run.metrics_path), run.dir / "plots" / "curves.png")

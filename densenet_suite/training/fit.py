@@ -152,7 +152,7 @@ def _report_data(data: Any, run: Run) -> None:
         )
         for finding in split.findings:
             logger.warning("%s: %s", report["split"], finding)
-    write_json(run.dir / "data_report.json", {"splits": reports})
+    write_json(run.data_report_path, {"splits": reports})
 
 
 def _saver(config: Config, parts: Slice) -> Callable[[Path, Any, float | None, int], None]:

@@ -113,6 +113,11 @@ class Run:
         return self.dir / "metrics.csv"
 
     @property
+    def data_report_path(self) -> Path:
+        """What was found in the data, and what was mended."""
+        return self.dir / "data_report.json"
+
+    @property
     def config(self) -> Config:
         """The resolved config; paths in it are not checked."""
         return load_config(self.config_path, check_paths=False)
@@ -122,6 +127,12 @@ class Run:
         """What `summary.json` says; empty before the first epoch is over."""
         path = self.dir / "summary.json"
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that `data_report.json` tells of."""
+        report = json.loads(self.data_report_path.read_text(encoding="utf-8"))
+        return tuple(split["split"] for split in report["splits"])
 
     def eval_dir(self, split: str) -> Path:
         """Return the folder of an evaluation, made if it is missing."""

@@ -1,4 +1,4 @@
-"""Python imports this at its start where the folder is on its path: every connection but those within the machine fails.
+"""Python imports this at its start where the folder is on its path: connections that leave the machine fail.
 
 The tests' own process imports it too, so one rule holds for both.
 """

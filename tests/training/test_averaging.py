@@ -74,7 +74,9 @@ def test_statistics_are_those_of_the_judged_weights_on_the_latest_images(decay: 
         fit.step(batch)
     judged = fit.judged()
     latest = torch.cat(batches)[-6:]
-    maps = torch.einsum("oi,bihw->obhw", judged["conv.weight"][:, :, 0, 0], latest) + judged["conv.bias"].view(-1, 1, 1, 1)
+    maps = torch.einsum("oi,bihw->obhw", judged["conv.weight"][:, :, 0, 0], latest) + judged["conv.bias"].view(
+        -1, 1, 1, 1
+    )
     torch.testing.assert_close(judged["norm.running_mean"], maps.flatten(1).mean(1))
     torch.testing.assert_close(judged["norm.running_var"], maps.flatten(1).var(1))
 

@@ -49,13 +49,19 @@ def test_a_further_process_uses_the_folder_of_the_first(tiny_config: Path, tmp_p
         Run.create(config)
 
 
+def _fail_in(run: Run) -> None:
+    with run.logging():
+        raise ZeroDivisionError("until now")
+
+
 def test_the_log_is_kept_and_handlers_are_taken_away(tiny_config: Path, tmp_path: Path) -> None:
     run = Run.create(load_config(tiny_config, [f"output={tmp_path}"]))
     logger = logging.getLogger("densenet_suite")
     before = list(logger.handlers)
-    with pytest.raises(ZeroDivisionError), run.logging():
+    with run.logging():
         logger.info("all is well")
-        raise ZeroDivisionError("until now")
+    with pytest.raises(ZeroDivisionError, match="until now"):
+        _fail_in(run)
     text = (run.dir / "log.txt").read_text()
     assert "all is well" in text
     assert "ZeroDivisionError: until now" in text
