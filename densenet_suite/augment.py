@@ -26,8 +26,8 @@ class AugmentPolicy:
     Attributes:
         flip: probability of a horizontal mirror image.
         vertical_flip: probability of a vertical one, for pictures without an up, such as slides and aerial images.
-        scale: smallest and largest size of the image, relative to just fitting the canvas; it is then cropped to the
-            canvas, or padded to it, at a random place.
+        scale: smallest and largest size of the image, relative to just fitting the canvas, all equally likely as in
+            EfficientDet's code; it is then cropped to the canvas, or padded to it, at a random place.
         brightness, contrast, saturation: largest change of each, as a share; 0 leaves it alone.
         hue: largest shift of the hue, as a share of the colour circle.
         min_visibility: a box of which a crop leaves less than this share of its area is dropped.
@@ -66,8 +66,7 @@ class JointAugment:
             seed: decides everything that is random.
         """
         rng = np.random.default_rng(seed)
-        # uniform in the logarithm: halving is as likely as doubling
-        zoom = float(np.exp(rng.uniform(*np.log(self.policy.scale))))
+        zoom = float(rng.uniform(*self.policy.scale))
         height, width = image.shape[:2]
         letterbox = Letterbox.fit((height, width), self.canvas, zoom)
         image = resize(image, *letterbox.resized)

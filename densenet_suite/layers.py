@@ -128,7 +128,7 @@ def recompute(block: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b
 
 @contextmanager
 def _untouched_statistics(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

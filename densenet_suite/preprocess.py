@@ -10,6 +10,13 @@ from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+RGB = ("red", "green", "blue")
+BANDS = (*RGB, "grey", "new")
+
+
+def default_bands(in_channels: int) -> tuple[str, ...]:
+    """Return what the bands are taken for where nothing is said: grey below three, RGB and then new ones above."""
+    return ("grey",) * in_channels if in_channels < 3 else RGB + ("new",) * (in_channels - 3)
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,20 @@ class Normalization:
         """Return plain values for a model file."""
         return asdict(self)
 
-    def for_bands(self, bands: int) -> Self:
-        """Return the same statistics for another number of bands: every band takes their mean."""
+    def for_bands(self, bands: int | Sequence[str]) -> Self:
+        """Return the same statistics for other bands: a colour keeps its own, every other band takes their mean.
+
+        `bands` says what each is taken for, as in `create_backbone`; a number stands for the usual ones.
+        """
         if bands == len(self.mean):
             return self
-        n = len(self.mean)
-        return replace(self, mean=(sum(self.mean) / n,) * bands, std=(sum(self.std) / n,) * bands)
+        names = default_bands(bands) if isinstance(bands, int) else bands
+
+        def of(values: tuple[float, ...]) -> tuple[float, ...]:
+            colours = dict(zip(RGB, values, strict=True)) if len(values) == len(RGB) else {}
+            return tuple(colours.get(name, sum(values) / len(values)) for name in names)
+
+        return replace(self, mean=of(self.mean), std=of(self.std))
 
     @property
     def fill(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ The wrappers that training scripts put around a state dict are taken off.
 
 import argparse
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,17 +77,17 @@ def _unpickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code is not None:
             raise ConfigError(
-                "weight file needs code to be unpickled, which could do anything, and is refused: "
-                + str(error).splitlines()[0],
+                f"weight file needs code to be unpickled, which could do anything, and is refused: {code[1]}",
                 where=str(path),
                 hint="where you trust its origin, load it yourself and save the state dict alone with safetensors",
             ) from None
         raise ConfigError(
             "weight file is damaged or not a PyTorch file", where=str(path), hint="download it again"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged bytes fail in any way they like
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"weight file is damaged or not a PyTorch file: {reason}",

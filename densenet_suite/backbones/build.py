@@ -13,10 +13,11 @@ from densenet_suite.backbones.base import Backbone, BackboneCard, check_levels
 from densenet_suite.backbones.efficientnet import EfficientNet
 from densenet_suite.backbones.published import fetch_imagenet
 from densenet_suite.backbones.scaling import EfficientNetSpec
-from densenet_suite.backbones.timm_adapter import TimmBackbone, timm_backbone
+from densenet_suite.backbones.timm_adapter import TimmBackbone, pixel_statistics, timm_backbone
 from densenet_suite.backbones.variants import CUSTOM, check_backbone_name, efficientnet_spec
 from densenet_suite.backbones.weights import (
     WeightSource,
+    check_bands,
     load_efficientnet,
     load_timm,
     read_source,
@@ -24,6 +25,7 @@ from densenet_suite.backbones.weights import (
     spec_for,
 )
 from densenet_suite.errors import ConfigError
+from densenet_suite.preprocess import RGB, Normalization
 from densenet_suite.weightfiles import LoadReport, read_tensors
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,10 @@ def create_backbone(
     check_backbone_name(name)
     if in_channels < 1:
         raise ConfigError(f"in_channels is {in_channels}, a network needs at least 1")
+    if bands is not None:
+        check_bands(bands, in_channels)
+    if drop_path is not None and not 0 <= drop_path < 1:
+        raise ConfigError(f"drop_path is {drop_path}, the share of dropped images is from 0 to below 1")
     spec = efficientnet_spec(name)
     if checkpointing and spec is None:
         raise ConfigError(f"backbone {name} cannot checkpoint its activations", hint="EfficientNets can")
@@ -112,6 +118,8 @@ def _efficientnet(
                 "which belong to the weights"
             )
     backbone = EfficientNet(spec, in_channels, checkpointing=checkpointing)
+    if bands is not None:
+        backbone.normalization = Normalization(spec.mean, spec.std).for_bands(bands)
     if source is None:
         return backbone, None
     report = load_efficientnet(backbone, source, bands)
@@ -127,11 +135,18 @@ def _timm(
     drop_path: float | None,
 ) -> tuple[Backbone, LoadReport | None]:
     backbone: TimmBackbone = timm_backbone(name, in_channels, drop_path or 0.0)
+    if bands is not None:
+        backbone.normalization = pixel_statistics(name).for_bands(bands)
     if weights is None:
         return backbone, None
+    if in_channels == 3 and tuple(bands or RGB) != RGB:
+        raise ConfigError(
+            f"bands {tuple(bands or ())} would reorder the first layer of timm/{name}, which only EfficientNets can",
+            hint="reorder the bands of the images, or leave bands out",
+        )
     if weights == "imagenet":
         tensors, where, normalization = fetch_imagenet(name)
-        backbone.normalization = normalization.for_bands(in_channels)
+        backbone.normalization = normalization.for_bands(bands or in_channels)
         return backbone, load_timm(backbone, tensors, where, bands)
     return backbone, load_timm(backbone, read_tensors(weights), str(weights), bands)
 

@@ -1,12 +1,13 @@
 """Keras weight files as tensors with PyTorch's names for variables and axes: "<layer>.weight", OIHW.
 
-Both layouts are read: by layer name (`model.save("x.h5")`, and the published `*_notop.h5`), and Keras 3's
-`*.weights.h5`, which numbers the layers of each class; and the first is written.
+Read and written are files that name their layers (`model.save("x.h5")`, and the published `*_notop.h5`). Keras 3's
+`*.weights.h5` and `*.keras` number the layers of each class, and are refused with a way out.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -40,18 +41,16 @@ def read_keras_h5(path: Path) -> dict[str, Tensor]:
 
     if not path.is_file():
         raise ConfigError("weight file does not exist", where=str(path))
+    if is_zipfile(path):  # what Keras 3 writes as .keras
+        raise _unnamed(path)
     arrays: dict[str, Any] = {}
     try:
         with h5py.File(path, "r") as file:
             file.visititems(lambda name, item: arrays.update({name: item[()]}) if hasattr(item, "shape") else None)
     except OSError as error:
-        raise ConfigError(f"weight file is damaged: {error}", where=str(path)) from error
+        raise ConfigError(f"weight file is damaged: {error}", where=str(path), hint="download it again") from error
     if any("/vars/" in name for name in arrays):
-        raise ConfigError(
-            "file numbers its layers instead of naming them",
-            where=str(path),
-            hint='in Keras, load it into the model and write model.save("named.h5")',
-        )
+        raise _unnamed(path)
     tensors = {}
     for name, array in arrays.items():
         *_, layer, variable = name.split("/")
@@ -59,6 +58,14 @@ def read_keras_h5(path: Path) -> dict[str, Tensor]:
         if variable in _VARIABLES:
             tensors[f"{layer}.{_VARIABLES[variable]}"] = _to_torch(layer, np.asarray(array))
     return tensors
+
+
+def _unnamed(path: Path) -> ConfigError:
+    return ConfigError(
+        "file numbers its layers instead of naming them",
+        where=str(path),
+        hint='in Keras, load it into the model and write model.save("named.h5")',
+    )
 
 
 def write_keras_h5(path: Path | str, tensors: Mapping[str, Tensor]) -> None:

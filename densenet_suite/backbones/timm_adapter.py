@@ -38,8 +38,7 @@ class TimmBackbone(Backbone):
     net: Any  # timm's feature extractors share names, but no class
 
     def __init__(self, name: str, in_channels: int, drop_path: float, arguments: dict[str, Any], *, padded: bool):
-        config = timm.get_pretrained_cfg(name)
-        super().__init__((), in_channels, Normalization(tuple(config.mean), tuple(config.std)).for_bands(in_channels))
+        super().__init__((), in_channels, pixel_statistics(name).for_bands(in_channels))
         self.name = name
         self.drop_path = drop_path
         self.net = _create(name, {"in_chans": in_channels} | arguments, drop_path)
@@ -70,11 +69,17 @@ class TimmBackbone(Backbone):
         return tuple(measured)
 
 
+def pixel_statistics(name: str) -> Normalization:
+    """Return what timm normalises RGB with for the weights of this name."""
+    config = timm.get_pretrained_cfg(name)
+    return Normalization(tuple(config.mean), tuple(config.std))
+
+
 def timm_backbone(name: str, in_channels: int = 3, drop_path: float = 0.0) -> TimmBackbone:
     """Build a timm network in the way that lets it take images of any size.
 
     Raises:
-        ConfigError: there is no such way, or the network has no stochastic depth.
+        ConfigError: there is no such way, or the network has no pyramid or no stochastic depth.
     """
     refusals = []
     for arguments, padded in product(_ANY_SIZE, (False, True)):
@@ -85,6 +90,11 @@ def timm_backbone(name: str, in_channels: int = 3, drop_path: float = 0.0) -> Ti
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # how timm networks refuse
             refusals.append(error)
             continue
+        if len(candidate.levels) < 2:
+            raise ConfigError(
+                f"backbone timm/{name} has no pyramid: all of its maps have stride {candidate.strides[0]}",
+                hint="choose a network whose maps get coarser, such as timm/swin_tiny_patch4_window7_224",
+            )
         return TimmBackbone(name, in_channels, drop_path, arguments, padded=padded)
     if drop_path and "drop_path" in str(refusals[0]):
         raise ConfigError(f"backbone timm/{name} has no stochastic depth", hint="leave drop_path out")

@@ -125,6 +125,7 @@ CUSTOM: Registry[Callable[..., Any]] = Registry("backbone")
 register_backbone = CUSTOM.register
 
 _SCALED = re.compile(r"(?P<family>\w+)\((?P<arguments>[^()]*)\)")
+_BOUNDS = {"phi": (-11.0, 11.0), "width": (0.01, 8.0), "depth": (0.01, 8.0), "resolution": (8.0, 8192.0)}
 _ARGUMENT = re.compile(r"\s*(phi|width|depth|resolution)\s*=\s*(-?\d+(?:\.\d+)?)\s*")
 
 
@@ -178,18 +179,22 @@ def _scaled(name: str, family: str, arguments: str) -> EfficientNetSpec:
     values: dict[str, Any] = {}
     for argument in arguments.split(","):
         match = _ARGUMENT.fullmatch(argument)
-        if match is None:
+        if match is None or match[1] in values:
             raise ConfigError(
                 f"cannot read {argument.strip()!r} in backbone {name!r}",
                 hint=f"write {family}(phi=-1) or {family}(width=0.5, depth=0.5)",
             )
         values[match[1]] = float(match[2])
+    for argument, value in values.items():
+        low, high = _BOUNDS[argument]
+        if not low <= value <= high:
+            raise ConfigError(f"{argument} of backbone {name!r} is not between {low:g} and {high:g}")
     spec = FAMILIES[family]
     if "phi" in values and len(values) == 1:
         return spec.compound(values["phi"])
-    if "phi" in values or min(values.get("width", 1.0), values.get("depth", 1.0)) <= 0:
+    if "phi" in values:
         raise ConfigError(
-            f"backbone {name!r} takes either phi, or a positive width and depth",
+            f"backbone {name!r} takes either phi, or width and depth",
             hint=f"write {family}(phi=-1) or {family}(width=0.5, depth=0.5)",
         )
     resolution = int(values.pop("resolution", spec.resolution))

@@ -18,6 +18,7 @@ from densenet_suite.backbones.scaling import Block, EfficientNetSpec
 from densenet_suite.backbones.timm_adapter import TimmBackbone
 from densenet_suite.backbones.variants import PUBLISHED
 from densenet_suite.errors import ConfigError
+from densenet_suite.preprocess import BANDS, RGB, default_bands
 from densenet_suite.weightfiles import LoadReport, read_tensors, under_prefix
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -103,6 +104,10 @@ def _torchvision_block(unit: Unit) -> str:
     return f"features.{unit.stage + 1}.{unit.index}.block.{unit.child}"
 
 
+# it has no fused blocks; their names here are in none of its files
+_LUKEMELAS_NORM = {"fused": 0, "expand": 0, "depthwise": 1, "project": 2}
+
+
 def _lukemelas_conv(unit: Unit) -> str:
     name = unit.role.replace(".", "_") if unit.role in _BIASED else f"{unit.role}_conv"
     return f"_blocks.{unit.flat}._{name}"
@@ -141,7 +146,7 @@ SCHEMES = {
         fingerprint="_conv_stem.weight",
         stem=("_conv_stem", "_bn0"),
         conv=_lukemelas_conv,
-        norm=lambda unit: f"_blocks.{unit.flat}._bn{('expand', 'depthwise', 'project').index(unit.role)}",
+        norm=lambda unit: f"_blocks.{unit.flat}._bn{_LUKEMELAS_NORM[unit.role]}",
         head=("_conv_head.", "_bn1.", "_fc."),
     ),
     "timm": Scheme(
@@ -257,7 +262,7 @@ def load_efficientnet(backbone: EfficientNet, source: WeightSource, bands: Seque
             else:
                 wrong.append(f"{foreign} is missing")
             continue
-        if own == "stem.conv.weight" and tensor.ndim == 4 and tensor.shape[1] != backbone.in_channels:
+        if own == "stem.conv.weight" and _meets_other_bands(tensor, backbone.in_channels, bands, source):
             tensor = adapt_bands(tensor, backbone.in_channels, bands, source.where)
             report.adapted.append(f"{own} to {backbone.in_channels} bands")
         if tensor.shape != state[own].shape:
@@ -278,6 +283,13 @@ def load_efficientnet(backbone: EfficientNet, source: WeightSource, bands: Seque
     report.loaded = len(filled)
     report.left_out.sort()
     return report
+
+
+def _meets_other_bands(weight: Tensor, in_channels: int, bands: Sequence[str] | None, source: WeightSource) -> bool:
+    if weight.ndim != 4 or weight.shape[1] != in_channels:
+        return weight.ndim == 4
+    # a file of ours has the bands it was trained with; all others are of RGB
+    return in_channels == 3 and source.scheme != "densenet_suite" and tuple(bands or RGB) != RGB
 
 
 def load_timm(
@@ -323,12 +335,13 @@ def export_tensors(backbone: EfficientNet, scheme: str) -> dict[str, Tensor]:
     return {foreign: state[own].detach().clone() for own, foreign in mapping.items()}
 
 
-BANDS = ("red", "green", "blue", "grey", "new")
-
-
-def default_bands(in_channels: int) -> tuple[str, ...]:
-    """Return what the bands are taken for where nothing is said: grey below three, RGB and then new ones above."""
-    return ("grey",) * in_channels if in_channels < 3 else ("red", "green", "blue") + ("new",) * (in_channels - 3)
+def check_bands(bands: Sequence[str], in_channels: int) -> None:
+    """Raise ConfigError where `bands` does not say of each input band what it is taken for."""
+    if len(bands) != in_channels or not set(bands) <= set(BANDS):
+        raise ConfigError(
+            f"bands {tuple(bands)} do not describe {in_channels} input channels",
+            hint=f"give each of them one of {', '.join(BANDS)}",
+        )
 
 
 def adapt_bands(weight: Tensor, in_channels: int, bands: Sequence[str] | None, where: str | None = None) -> Tensor:
@@ -344,11 +357,7 @@ def adapt_bands(weight: Tensor, in_channels: int, bands: Sequence[str] | None, w
     bands = tuple(bands) if bands is not None else default_bands(in_channels)
     if weight.shape[1] != 3:
         raise ConfigError(f"weights are for {weight.shape[1]} bands, the network takes {in_channels}", where=where)
-    if len(bands) != in_channels or not set(bands) <= set(BANDS):
-        raise ConfigError(
-            f"bands {bands} do not describe {in_channels} input channels",
-            hint=f"give each of them one of {', '.join(BANDS)}",
-        )
+    check_bands(bands, in_channels)
     red, green, blue = weight.unbind(1)
     grey = (red + green + blue) / max(1, bands.count("grey"))
     kernels = {"red": red, "green": green, "blue": blue, "grey": grey, "new": torch.zeros_like(red)}

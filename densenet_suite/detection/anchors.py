@@ -54,4 +54,6 @@ def _broadcast(*sides: Tensor) -> list[Tensor]:
 
 def _centres(pixels: int, cells: int, device: torch.device | str) -> tuple[Float[Tensor, " n"], float]:
     stride = pixels / cells
-    return stride / 2 + torch.arange(cells, dtype=torch.float64, device=device) * stride, stride
+    first = stride / 2
+    step = first + stride - first  # what NumPy's arange takes, to the last bit
+    return first + torch.arange(cells, dtype=torch.float64, device=device) * step, stride

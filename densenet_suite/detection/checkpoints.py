@@ -6,7 +6,7 @@ batch norm, which TensorFlow's weights have and which has no effect but on the r
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,9 @@ from densenet_suite.weightfiles import LoadReport, read_tensors, under_prefix
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _PREDICT = "class_head.predict.pointwise"
-_EFFDET_FINGERPRINT = "class_net.predict.conv_pw.weight"
+# what gives a detector away; two, so that a file that lacks one is not taken for a backbone's
+_FINGERPRINTS = (f"{_PREDICT}.weight", "box_head.predict.pointwise.weight")
+_EFFDET_FINGERPRINTS = ("class_net.predict.conv_pw.weight", "box_net.predict.conv_pw.weight")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class DetectorFile:
         """Return the name of each class row; None where the file does not tell."""
         if self.card is not None:
             return list(self.card["classes"]["names"])
-        if self.scheme == "effdet" and len(self.tensors[_EFFDET_FINGERPRINT]) == anchors * len(COCO_ROWS):
+        rows = self.tensors.get(_EFFDET_FINGERPRINTS[0])
+        if self.scheme == "effdet" and rows is not None and len(rows) == anchors * len(COCO_ROWS):
             return COCO_ROWS
         return None
 
@@ -60,11 +63,15 @@ def open_detector(path: Path | str) -> DetectorFile | None:
     if Path(path).suffix in KERAS_SUFFIXES:
         return None
     tensors = read_tensors(path)
-    own = under_prefix(tensors, f"{_PREDICT}.weight")
-    if own is not None:
-        return DetectorFile(str(path), "densenet_suite", *own, card=read_card(path))
-    effdet = under_prefix(tensors, _EFFDET_FINGERPRINT)
-    return None if effdet is None else DetectorFile(str(path), "effdet", *effdet)
+    for fingerprint in _FINGERPRINTS:
+        own = under_prefix(tensors, fingerprint)
+        if own is not None:
+            return DetectorFile(str(path), "densenet_suite", *own, card=read_card(path))
+    for fingerprint in _EFFDET_FINGERPRINTS:
+        effdet = under_prefix(tensors, fingerprint)
+        if effdet is not None:
+            return DetectorFile(str(path), "effdet", *effdet)
+    return None
 
 
 def load_detector(model: EfficientDet, source: DetectorFile, bands: Sequence[str] | None = None) -> LoadReport:
@@ -73,24 +80,26 @@ def load_detector(model: EfficientDet, source: DetectorFile, bands: Sequence[str
     Raises:
         ConfigError: a tensor is missing or of another shape.
     """
-    named = dict(source.tensors) if source.scheme == "densenet_suite" else _from_effdet(source.tensors, model)
+    foreign = _effdet_names(model, source.tensors) if source.scheme == "effdet" else {}
+    named = _from_effdet(source, model, foreign) if source.scheme == "effdet" else dict(source.tensors)
     tensors = {name: tensor for name, tensor in named.items() if not name.startswith("backbone.")}
     report = _load_backbone(model, source, bands)
     report.left_out += source.beside
     state = model.state_dict()
     filled, wrong = {}, []
-    _fit_classes(model, source, tensors, report)
+    fresh = _fit_classes(model, source, tensors, report)
     for name, current in state.items():
         if name.startswith("backbone."):
             continue
         tensor = tensors.pop(name, None)
+        title = foreign.get(name, name)
         if tensor is None:
-            if name.startswith(_PREDICT) or name.endswith("num_batches_tracked"):
+            if name in fresh or name.endswith("num_batches_tracked"):
                 report.initialized.append(name)
             else:
-                wrong.append(f"{name} is missing")
+                wrong.append(f"{title} is missing")
         elif tensor.shape != current.shape:
-            wrong.append(f"{name} is {list(tensor.shape)}, the network takes {list(current.shape)}")
+            wrong.append(f"{title} is {list(tensor.shape)}, the network takes {list(current.shape)}")
         else:
             filled[name] = tensor
     wrong += [f"{name} has no place in the network" for name in tensors]
@@ -114,35 +123,47 @@ def _load_backbone(model: EfficientDet, source: DetectorFile, bands: Sequence[st
     if isinstance(backbone, TimmBackbone):
         tensors = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
         return load_timm(backbone, tensors, source.where, bands)
-    backbone.load_state_dict(tensors)
+    try:
+        backbone.load_state_dict(tensors)
+    except RuntimeError as error:  # PyTorch names every tensor
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"weights do not fit the backbone: {reason} ...", where=source.where) from error
     return LoadReport(source.where, loaded=len(tensors))
 
 
-def _fit_classes(model: EfficientDet, source: DetectorFile, tensors: dict[str, Tensor], report: LoadReport) -> None:
-    """Move the rows of the class prediction to where the model has their classes."""
+def _fit_classes(
+    model: EfficientDet, source: DetectorFile, tensors: dict[str, Tensor], report: LoadReport
+) -> Collection[str]:
+    """Move the rows of the class prediction to where the model has their classes; return what is left to chance."""
     anchors = model.spec.anchors_per_cell
-    weight, bias = tensors[f"{_PREDICT}.weight"], tensors[f"{_PREDICT}.bias"]
-    given = len(bias) // anchors
+    parts = {part: f"{_PREDICT}.{part}" for part in ("weight", "bias")}
+    fresh = model.class_head.predict.pointwise.state_dict()
+    values = {part: tensors[name] for part, name in parts.items() if name in tensors}
+    given, rest = divmod(len(values.get("bias", ())), anchors)
+    if rest or any(part not in values or values[part].shape[1:] != fresh[part].shape[1:] for part in parts):
+        return ()  # the caller says what does not fit
     wanted = model.classes.names
     names = source.class_names(anchors)
     if names is None or list(names) == list(wanted):
         if given != len(wanted):
             report.left_out.append(f"{_PREDICT} for {given} classes without names")
-            del tensors[f"{_PREDICT}.weight"], tensors[f"{_PREDICT}.bias"]
-        elif names is None:
+            for name in parts.values():
+                del tensors[name]
+            return parts.values()
+        if names is None:
             report.adapted.append(f"{given} classes in the file's order, which it does not name")
-        return
+        return ()
     rows = {name: row for row, name in enumerate(names)}
     known = [(label, rows[name]) for label, name in enumerate(wanted) if name in rows]
-    fresh = model.class_head.predict.pointwise.state_dict()
-    for part, values in (("weight", weight), ("bias", bias)):
+    for part in parts:
         new = fresh[part].clone().unflatten(0, (anchors, len(wanted)))
-        old = values.unflatten(0, (anchors, given))
+        old = values[part].unflatten(0, (anchors, given))
         for label, row in known:
             new[:, label] = old[:, row]
-        tensors[f"{_PREDICT}.{part}"] = new.flatten(0, 1)
+        tensors[parts[part]] = new.flatten(0, 1)
     report.adapted.append(f"{len(known)} of {len(wanted)} classes by name")
     report.initialized += [f"class {name!r}" for name in wanted if name not in rows]
+    return ()
 
 
 def _describe(tensors: Mapping[str, Tensor]) -> str:
@@ -155,29 +176,42 @@ def _describe(tensors: Mapping[str, Tensor]) -> str:
     return f"the file's detector has {channels} channels, {len(cells)} BiFPN cells and {len(repeats)} head repeats"
 
 
-def _from_effdet(foreign: Mapping[str, Tensor], model: EfficientDet) -> dict[str, Tensor]:
-    """Rename effdet's tensors to ours and fold away biases in front of batch norms; unknown names stay."""
-    tensors = dict(foreign)
-    level_first = not any(name.startswith("class_net.bn_rep.0.0.bn.") for name in foreign)
-    renamed = {}
-    for own, theirs, norms in _effdet_layers(model, level_first=level_first):
-        for part in ("weight", "bias", *_NORM[2:]):
-            if f"{theirs}.{part}" in tensors:
-                renamed[f"{own}.{part}"] = tensors.pop(f"{theirs}.{part}")
-        if norms and f"{own}.bias" in renamed:
-            bias = renamed.pop(f"{own}.bias")
-            for norm in norms:
-                renamed[f"{norm}.running_mean"] = renamed[f"{norm}.running_mean"] - bias
-    for c in range(model.spec.cells):
-        for n in range(len(bifpn_graph(model.spec.levels))):
-            edge = f"fpn.cell.{c}.fnode.{n}.combine.edge_weights"
-            if edge in tensors:
-                renamed[f"bifpn.cells.{c}.nodes.{n}.weights"] = tensors.pop(edge)
+def _from_effdet(source: DetectorFile, model: EfficientDet, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Rename effdet's tensors to ours and fold away biases in front of batch norms; unknown names stay.
+
+    Raises:
+        ConfigError: some of those biases are there, but not all, and the rest cannot be told from zero.
+    """
+    tensors = dict(source.tensors)
+    renamed = {own: tensors.pop(theirs) for own, theirs in names.items() if theirs in tensors}
+    layers = _effdet_layers(model, source.tensors)
+    folded = [(own, norms) for own, _, norms in layers if norms and f"{own}.weight" in renamed]
+    without = [names[f"{own}.bias"] for own, _ in folded if f"{own}.bias" not in renamed]
+    if 0 < len(without) < len(folded):
+        raise ConfigError(
+            f"weights do not fit: {without[0]} is missing, and the other biases are there", where=source.where
+        )
+    for own, norms in folded:
+        bias = renamed.pop(f"{own}.bias", None)
+        for mean in (f"{norm}.running_mean" for norm in norms):
+            if bias is not None and mean in renamed:
+                renamed[mean] = renamed[mean] - bias
     return renamed | tensors
 
 
-def _effdet_layers(model: EfficientDet, *, level_first: bool) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield (our name, effdet's name, the norms behind it) of each layer; norms come before their convolutions."""
+def _effdet_names(model: EfficientDet, foreign: Collection[str]) -> dict[str, str]:
+    """Map our names of the neck's and the heads' tensors to effdet's."""
+    layers = _effdet_layers(model, foreign)
+    names = {f"{own}.{part}": f"{theirs}.{part}" for own, theirs, _ in layers for part in _NORM}
+    for c in range(model.spec.cells):
+        for n in range(len(bifpn_graph(model.spec.levels))):
+            names[f"bifpn.cells.{c}.nodes.{n}.weights"] = f"fpn.cell.{c}.fnode.{n}.combine.edge_weights"
+    return names
+
+
+def _effdet_layers(model: EfficientDet, foreign: Collection[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield (our name, effdet's name, the norms behind it) of each layer of a file with these names."""
+    level_first = not any(name.startswith("class_net.bn_rep.0.0.bn.") for name in foreign)
     extra = f"fpn.resample.{len(model.strides)}.conv"
     yield "bifpn.extra.norm", f"{extra}.bn", []
     yield "bifpn.extra.conv", f"{extra}.conv", ["bifpn.extra.norm"]

@@ -190,7 +190,7 @@ class DetectionData(L.LightningDataModule):
         """
         found = self._get(name)
         if found is None:
-            there = ", ".join(split for split in SPLITS if split in self._read or self._paths(split)) or "none"
+            there = ", ".join(split for split in SPLITS if self._paths(split)) or "none"
             raise DataError(
                 f"there is no {name} split (found: {there})",
                 where=str(self.root),

@@ -43,14 +43,14 @@ class Postprocess:
 
         Args:
             raw: the network's output.
-            sizes: (height, width) of the picture inside each padded input; boxes are cut off there.
+            sizes: (height, width) of the picture inside each padded input; boxes are cut off there, and those of which
+                nothing is left are dropped.
         """
         results = []
         for i in range(len(raw.class_logits)):
             candidates = self._candidates(raw, i)
             if sizes is not None:
-                boxes = clip_boxes(candidates.boxes, *sizes[i].tolist())
-                candidates = candidates._replace(boxes=boxes)
+                candidates = _inside(candidates, *sizes[i].tolist())
             choose = self._suppress if self.nms == "hard" else self._decay
             results.append(choose(candidates))
         return results
@@ -89,6 +89,12 @@ class Postprocess:
             return Detections(boxes[:0], scores[:0], labels[:0])
         index = torch.stack(chosen)
         return Detections(boxes[index], torch.stack(final), labels[index])
+
+
+def _inside(candidates: Detections, height: float, width: float) -> Detections:
+    boxes = clip_boxes(candidates.boxes, height, width)
+    left = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return Detections(boxes[left], candidates.scores[left], candidates.labels[left])
 
 
 def separate_classes(boxes: Float[Tensor, "n 4"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n 4"]:

@@ -17,6 +17,7 @@ from densenet_suite.detection.metric import CocoEvaluator, DetectionScores, to_f
 from densenet_suite.detection.model import EfficientDet
 from densenet_suite.detection.postprocess import Postprocess
 from densenet_suite.detection.structures import DetectionBatch
+from densenet_suite.errors import ConfigError
 from densenet_suite.optim import REFERENCE_BATCH, Recipe, freeze, frozen_norms
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,8 @@ class DetectionTask(L.LightningModule):
         total = int(trainer.estimated_stepping_batches)
         loader = trainer.train_dataloader
         assert loader is not None
+        if isinstance(loader.dataset, DetectionSamples):
+            self._check_classes(loader.dataset.source)
         global_batch = loader.batch_size * trainer.accumulate_grad_batches * trainer.world_size
         per_epoch = math.ceil(len(loader) / trainer.accumulate_grad_batches)
         optimizer = self.recipe.build(self.model, global_batch)
@@ -144,4 +147,18 @@ class DetectionTask(L.LightningModule):
     def _truth(self, loader: Any) -> DetectionSet:
         samples = loader.dataset
         assert isinstance(samples, DetectionSamples), "evaluation needs the data loaders of DetectionData"
+        self._check_classes(samples.source)
         return samples.source
+
+    def _check_classes(self, source: DetectionSet) -> None:
+        """Stop where labels would mean other classes than the model has.
+
+        Raises:
+            ConfigError: the data has more or fewer.
+        """
+        if len(source.classes) != len(self.model.classes):
+            raise ConfigError(
+                f"the data has {len(source.classes)} classes, the model {len(self.model.classes)}",
+                where=str(source.annotations),
+                hint="create_detector(..., classes=data.classes), or DetectionData(..., classes=model.classes)",
+            )

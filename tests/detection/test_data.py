@@ -279,7 +279,7 @@ def test_a_batch_larger_than_the_dataset_is_refused_with_one_that_fits(synthetic
 
 
 def test_a_split_that_is_not_there_is_refused_with_what_is(painted):
-    with pytest.raises(DataError, match=r"there is no test split \(found: train, val\)") as caught:
+    with pytest.raises(DataError, match=r"there is no test split \(found: train\)") as caught:
         _data(painted).split("test")
     (problem,) = caught.value.problems
     assert problem.where == str(painted)

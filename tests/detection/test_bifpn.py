@@ -1,0 +1,72 @@
+"""The graph and its sizes; that its numbers are effdet's is held in parity/."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from densenet_suite.detection.bifpn import BiFPN, FusionNode, Node, Resample, bifpn_graph
+from densenet_suite.detection.model import NORM
+
+
+def neck(levels=5, in_channels=(4, 8, 12), **options):
+    given = {"cells": 2, "fusion": "fast", "act": "silu", "norm": NORM, "resample": "nearest", "same": False} | options
+    return BiFPN(in_channels, 8, levels, **given)
+
+
+def test_the_graph_is_that_of_figure_3():
+    assert bifpn_graph(5) == (
+        Node(3, (3, 4)),
+        Node(2, (2, 5)),
+        Node(1, (1, 6)),
+        Node(0, (0, 7)),
+        Node(1, (1, 7, 8)),
+        Node(2, (2, 6, 9)),
+        Node(3, (3, 5, 10)),
+        Node(4, (4, 11)),
+    )
+
+
+@pytest.mark.parametrize("size", [(64, 64), (97, 131), (8, 1200), (1, 1)])
+@pytest.mark.parametrize("options", [{}, {"same": True}, {"resample": "bilinear"}, {"fusion": "sum", "levels": 6}])
+def test_every_level_halves_the_one_below_rounding_up(size, options):
+    sides = [(-(-size[0] // s), -(-size[1] // s)) for s in (8, 16, 32, 64, 128, 256)]
+    features = [torch.randn(1, c, *side) for c, side in zip((4, 8, 12), sides, strict=False)]
+    pyramid = neck(**options).eval()(features)
+    assert [tuple(level.shape[1:]) for level in pyramid] == [(8, *side) for side in sides[: len(pyramid)]]
+    assert len(pyramid) == options.get("levels", 5)
+
+
+def test_a_backbone_with_all_levels_needs_none_made():
+    features = [torch.randn(1, 8, side, side) for side in (8, 4, 2)]
+    assert [level.shape[-1] for level in neck(3, (8, 8, 8)).eval()(features)] == [8, 4, 2]
+
+
+def test_inputs_are_not_changed():
+    features = [torch.randn(2, c, s, s) for c, s in ((4, 16), (8, 8), (12, 4))]
+    before = [level.clone() for level in features]
+    neck().train()(features)
+    assert all(torch.equal(level, was) for level, was in zip(features, before, strict=True))
+
+
+def test_every_parameter_is_used():
+    network = neck()
+    features = [torch.randn(2, channels, side, side) for channels, side in ((4, 32), (8, 16), (12, 8))]
+    total = sum(level.sin().sum() for level in network(features))
+    total.backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()] == []
+
+
+def test_negative_fusion_weights_count_as_none():
+    node = FusionNode(2, 8, "fast", "silu", NORM).eval()
+    x, y = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)
+    with torch.no_grad():
+        node.weights.copy_(torch.tensor([1.0, -3.0]))
+        alone = node([x, torch.zeros_like(y)])
+        torch.testing.assert_close(node([x, y]), alone)
+
+
+def test_tensorflows_pooling_pads_with_nothing_at_the_end():
+    x = torch.randn(1, 2, 6, 7)
+    padded = F.pad(x, (1, 1, 0, 1), value=float("-inf"))  # even: one at the end; odd: one on both sides
+    pooled = Resample("nearest", same=True).down(x, (3, 4))
+    assert torch.equal(pooled, F.max_pool2d(padded, 3, 2))

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
+
+from densenet_suite.detection.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
+
+
+@st.composite
+def boxes(draw, count=None, low=-50.0, high=500.0):
+    """Boxes xyxy with sides from half a pixel to 200."""
+    n = draw(st.integers(0, 12)) if count is None else count
+    corners = draw(nps.arrays(np.float32, (n, 2), elements=st.floats(low, high, width=32)))
+    sides = draw(nps.arrays(np.float32, (n, 2), elements=st.floats(0.5, 200, width=32)))
+    return torch.from_numpy(np.concatenate([corners, corners + sides], 1))
+
+
+@given(boxes(6), boxes(6))
+@settings(max_examples=50, deadline=None)
+def test_decoding_undoes_encoding(targets, anchors):
+    ratio = (targets[:, 2:] - targets[:, :2]) / (anchors[:, 2:] - anchors[:, :2])
+    again = decode_boxes(encode_boxes(targets, anchors), anchors)
+    reachable = (ratio < 60).all(1)
+    torch.testing.assert_close(again[reachable], targets[reachable], rtol=1e-4, atol=2e-2)
+
+
+@given(boxes(), boxes())
+@settings(max_examples=50, deadline=None)
+def test_overlaps_are_torchvisions(a, b):
+    torch.testing.assert_close(box_iou(a, b), torchvision.ops.box_iou(a, b), rtol=1e-4, atol=1e-6)
+
+
+@given(boxes())
+@settings(max_examples=30, deadline=None)
+def test_areas_are_torchvisions(a):
+    torch.testing.assert_close(box_area(a), torchvision.ops.box_area(a))
+
+
+@given(boxes(low=-300), st.integers(1, 200), st.integers(1, 200))
+@settings(max_examples=30, deadline=None)
+def test_clipping_is_torchvisions(a, height, width):
+    expected = torchvision.ops.clip_boxes_to_image(a, (height, width))
+    torch.testing.assert_close(clip_boxes(a, height, width), expected)
+
+
+def test_boxes_without_an_area_overlap_nothing_and_give_no_nan():
+    point = torch.tensor([[3.0, 3.0, 3.0, 3.0]])
+    assert box_iou(point, point).item() == 0
+    assert torch.isfinite(encode_boxes(point, torch.tensor([[0.0, 0.0, 8.0, 8.0]]))).all()
+
+
+def test_overlaps_of_a_batch_are_those_of_its_images():
+    a, b = torch.rand(2, 3, 4), torch.rand(5, 4)
+    a[..., 2:] += 1
+    b[..., 2:] += 1
+    torch.testing.assert_close(box_iou(a, b)[1], box_iou(a[1], b))
+
+
+def test_a_box_that_needs_no_change_has_zero_deltas():
+    anchors = torch.tensor([[10.0, 20.0, 50.0, 40.0]])
+    assert encode_boxes(anchors, anchors).tolist() == [[0.0, 0.0, 0.0, 0.0]]
+
+
+def test_deltas_are_dy_dx_dh_dw_in_units_of_the_anchor():
+    anchor = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+    moved = torch.tensor([[5.0, 0.0, 15.0, 40.0]])  # half a width to the right, twice as high downwards
+    expected = torch.tensor([[0.5, 0.5, float(np.log(2)), 0.0]])
+    torch.testing.assert_close(encode_boxes(moved, anchor), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [1e4, -1e4, 3e38, -3e38])
+def test_any_finite_size_delta_decodes_to_a_finite_box(value):
+    anchors = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
+    decoded = decode_boxes(torch.tensor([[0.0, 0.0, value, value]]), anchors)
+    assert torch.isfinite(decoded).all()
+
+
+def test_half_precision_deltas_decode_in_float32():
+    deltas = torch.tensor([[0.25, 0.5, 0.0, 0.0]], dtype=torch.bfloat16)
+    anchors = torch.tensor([[1000.0, 1000.0, 1010.0, 1010.0]])
+    assert decode_boxes(deltas, anchors).tolist() == [[1005.0, 1002.5, 1015.0, 1012.5]]

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+import torch
+from effdet.soft_nms import batched_soft_nms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import batched_nms, box_iou
+
+from densenet_suite.detection.postprocess import Postprocess, separate_classes
+from densenet_suite.detection.structures import RawDetections
+
+
+def scene(seed, count=40, classes=3, extent=60.0):
+    """Raw detections whose anchors are the boxes."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, extent, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (count, 2))], 1)
+    logits = rng.normal(-1, 2, (1, count, classes))
+    anchors = torch.from_numpy(boxes).float()
+    return RawDetections(torch.from_numpy(logits).float(), torch.zeros(1, count, 4), anchors)
+
+
+def pairs(raw, threshold):
+    """Return boxes, scores and labels of all pairs of anchor and class above a threshold."""
+    scores = raw.class_logits[0].sigmoid()
+    anchor, label = (scores > threshold).nonzero(as_tuple=True)
+    return raw.anchors[anchor], scores[anchor, label], label
+
+
+SEEDS = st.integers(0, 2**20)
+
+
+@given(SEEDS, st.sampled_from([0.3, 0.5, 0.7]))
+@settings(max_examples=25, deadline=None)
+def test_hard_suppression_is_torchvisions_batched_nms(seed, iou):
+    raw = scene(seed)
+    boxes, scores, labels = pairs(raw, 0.05)
+    keep = batched_nms(boxes, scores, labels, iou)
+    (found,) = Postprocess(score_threshold=0.05, iou_threshold=iou)(raw)
+    torch.testing.assert_close(found.scores, scores[keep][:100])
+    torch.testing.assert_close(found.labels, labels[keep][:100])
+    torch.testing.assert_close(found.boxes, boxes[keep][:100], rtol=1e-5, atol=1e-4)
+
+
+@given(SEEDS, st.integers(1, 30), st.floats(0.001, 0.9), st.sampled_from(["hard", "soft"]))
+@settings(max_examples=25, deadline=None)
+def test_detections_are_sorted_limited_and_above_the_threshold(seed, most, threshold, nms):
+    (found,) = Postprocess(score_threshold=threshold, max_detections=most, nms=nms)(scene(seed))
+    assert len(found.scores) <= most
+    assert (found.scores.diff() <= 0).all()
+    assert (found.scores > threshold).all()
+
+
+@given(SEEDS, st.sampled_from([0.3, 0.5]))
+@settings(max_examples=25, deadline=None)
+def test_no_two_boxes_of_a_class_overlap_beyond_the_limit(seed, iou):
+    (found,) = Postprocess(iou_threshold=iou)(scene(seed))
+    overlap = box_iou(found.boxes, found.boxes).triu(1)
+    same = found.labels[:, None] == found.labels
+    assert (overlap[same] <= iou + 1e-5).all()
+
+
+@given(SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_gaussian_soft_suppression_is_effdets(seed):
+    raw = scene(seed)
+    boxes, scores, labels = pairs(raw, 0.001)
+    keep, decayed = batched_soft_nms(boxes, scores, labels, method_gaussian=True, sigma=0.5, score_threshold=0.001)
+    (found,) = Postprocess(nms="soft", max_detections=1000)(raw)
+    torch.testing.assert_close(found.scores, decayed, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.labels, labels[keep])
+
+
+def test_soft_suppression_lowers_an_overlapping_box_by_the_papers_factor():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]])  # half of the first
+    raw = RawDetections(torch.tensor([[[2.0], [1.0]]]), torch.zeros(1, 2, 4), anchors)
+    (found,) = Postprocess(nms="soft", sigma=0.7)(raw)
+    high, low = torch.tensor([2.0, 1.0]).sigmoid()
+    torch.testing.assert_close(found.scores, torch.stack([high, low * np.exp(-(0.5**2) / 0.7)]))
+
+
+@pytest.mark.parametrize("nms", ["hard", "soft"])
+def test_boxes_of_different_classes_leave_each_other_alone(nms):
+    anchors = torch.tensor([[0.0, 0, 10, 10]])
+    raw = RawDetections(torch.tensor([[[2.0, 1.0]]]), torch.zeros(1, 1, 4), anchors)
+    (found,) = Postprocess(nms=nms)(raw)
+    torch.testing.assert_close(found.scores, torch.tensor([2.0, 1.0]).sigmoid())
+    assert found.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("nms", ["hard", "soft"])
+def test_an_image_without_candidates_has_no_detections(nms):
+    raw = scene(0)._replace(class_logits=torch.full((1, 40, 3), -50.0))
+    (found,) = Postprocess(nms=nms)(raw, torch.tensor([[50.0, 50.0]]))
+    assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
+
+
+def test_candidates_are_the_best_of_what_passes_the_threshold():
+    raw = scene(1)
+    (all_of_them,) = Postprocess(score_threshold=0.001, iou_threshold=1.0, max_detections=1000)(raw)
+    (best,) = Postprocess(score_threshold=0.001, iou_threshold=1.0, max_detections=1000, max_candidates=7)(raw)
+    torch.testing.assert_close(best.scores, all_of_them.scores[:7])
+
+
+def test_boxes_are_cut_off_at_the_picture_inside_the_canvas():
+    (found,) = Postprocess()(scene(2), torch.tensor([[30.0, 45.0]]))
+    assert found.boxes.min() >= 0
+    assert found.boxes[:, 2].max() <= 45
+    assert found.boxes[:, 3].max() <= 30
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    one, other = scene(3), scene(4)
+    both = RawDetections(torch.cat([one.class_logits, other.class_logits]), torch.zeros(2, 40, 4), one.anchors)
+    second = Postprocess()(both)[1]
+    (alone,) = Postprocess()(other._replace(anchors=one.anchors))
+    assert torch.equal(second.scores, alone.scores)
+
+
+def test_half_precision_logits_are_scored_in_float32():
+    raw = scene(5)
+    (found,) = Postprocess()(raw._replace(class_logits=raw.class_logits.bfloat16()))
+    assert found.scores.dtype == torch.float32
+
+
+@given(SEEDS, st.sampled_from([1.0, 1e3, 1e6]))
+@settings(max_examples=25, deadline=None)
+def test_separated_classes_overlap_as_before_within_and_never_between(seed, extent):
+    raw = scene(seed, extent=extent)
+    labels = torch.arange(40) % 3
+    boxes = raw.anchors - extent / 2  # with negative coordinates too
+    moved = box_iou(*[separate_classes(boxes, labels)] * 2)
+    same = labels[:, None] == labels
+    torch.testing.assert_close(moved[same], box_iou(boxes.double(), boxes.double())[same], rtol=0, atol=1e-6)
+    assert (moved[~same] == 0).all()
+
+
+def test_boxes_outside_the_picture_are_dropped():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [40, 0, 60, 10], [70, 0, 90, 10]])
+    raw = RawDetections(torch.full((1, 3, 1), 2.0), torch.zeros(1, 3, 4), anchors)
+    (found,) = Postprocess()(raw, torch.tensor([[20.0, 50.0]]))
+    assert sorted(found.boxes.tolist()) == [[0, 0, 10, 10], [40, 0, 50, 10]]
