@@ -33,6 +33,19 @@ def live(name, **arguments):
     return randomize(network(name, **arguments)).eval()
 
 
+@pytest.fixture
+def _unchecked(monkeypatch):
+    # a compiler should see the network, not the checks of its shapes; and they take half of the time
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def _traceable(_unchecked):
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("name", ANY)
 @pytest.mark.parametrize("size", [(1, 1), (31, 2), (65, 33), (224, 64)])
 @torch.no_grad()
@@ -64,6 +77,7 @@ def live_double(name):
 
 
 # without squeeze-and-excitation, whose gates see the whole image
+@pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "tf_efficientnet_lite0", "tf_efficientnet_es"])
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_cell_depends_on_exactly_the_pixels_it_states(name, level):
@@ -98,6 +112,7 @@ def test_checkpointing_changes_neither_outputs_nor_gradients_nor_statistics(name
     assert {n for n, b in plain.named_buffers() if not torch.equal(b, saving.get_buffer(n))} == set()
 
 
+@pytest.mark.usefixtures("_unchecked")
 def test_checkpointing_keeps_less_for_the_backward_pass():
     def kept(checkpointing):
         backbone = create_backbone(SMALL[0], checkpointing=checkpointing).train()
@@ -109,6 +124,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass():
     assert kept(checkpointing=True) < kept(checkpointing=False) / 2
 
 
+@pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize("name", ANY)
 @torch.no_grad()
 def test_channels_last_gives_the_same_result(name):
@@ -119,6 +135,7 @@ def test_channels_last_gives_the_same_result(name):
     assert all(apart(own, other) < 1e-5 for own, other in zip(maps, expected, strict=True))
 
 
+@pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize("name", ANY)
 @torch.no_grad()
 def test_bf16_autocast_is_finite_and_near(name):
@@ -128,15 +145,6 @@ def test_bf16_autocast_is_finite_and_near(name):
     with torch.autocast("cpu", torch.bfloat16):
         maps = backbone(images)
     assert all(apart(own.float(), other) < 0.1 for own, other in zip(maps, expected, strict=True))
-
-
-@pytest.fixture
-def _traceable(monkeypatch):
-    # a compiler should see the network, not the checks of its shapes
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("_traceable")
@@ -186,6 +194,7 @@ def test_depthwise_kernels_start_as_large_as_tensorflows():
     assert block.se.reduce.bias.abs().max() == 0
 
 
+@pytest.mark.usefixtures("_unchecked")
 def test_published_stochastic_depth_is_the_default():
     rates = [
         block.drop_path.p for stage in create_backbone("efficientnet_b0").stages for block in stage if block.drop_path
