@@ -59,7 +59,7 @@ def test_imagenet_loads_a_timm_network_by_its_tag(hub, caplog):
     [
         ("efficientnet_b1", "imagenet", (0.5, 0.5, 0.5)),
         ("efficientnet_b1", None, (0.485, 0.456, 0.406)),
-        ("timm/test_resnet", "imagenet", (0.485, 0.456, 0.406)),
+        ("timm/test_efficientnet", "imagenet", (0.485, 0.456, 0.406)),
         ("timm/efficientnet_b1", "imagenet", (0.5, 0.5, 0.5)),
     ],
 )
@@ -68,7 +68,7 @@ def test_normalisation_travels_with_the_weights(name, weights, mean):
 
 
 @pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("name", ["efficientnet_b0", "timm/test_resnet"])
+@pytest.mark.parametrize("name", ["efficientnet_b0", "timm/test_efficientnet"])
 @pytest.mark.parametrize(
     ("bands", "in_channels", "mean"),
     [

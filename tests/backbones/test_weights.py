@@ -204,7 +204,7 @@ def test_a_grey_image_gives_what_its_three_equal_channels_give(bands, path):
 
 
 @torch.no_grad()
-def test_three_bands_are_rgb(peer, path):
+def test_three_bands_are_rgb(path):
     ours = create_backbone(TINY, 3, weights=path).eval()
     images = torch.randn(1, 3, 64, 64)
     assert farthest(ours(images), tiny()(images)) < 1e-6
@@ -226,7 +226,7 @@ def test_bands_are_taken_for_what_they_are_said_to_be(bands, place, path):
 
 
 @torch.no_grad()
-def test_a_band_without_a_colour_is_like_that_colour_black(peer, path):
+def test_a_band_without_a_colour_is_like_that_colour_black(path):
     ours = create_backbone(TINY, 3, weights=path, bands=("new", "red", "green")).eval()
     images = torch.randn(1, 3, 64, 64)
     black = torch.zeros(1, 1, 64, 64)
