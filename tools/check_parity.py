@@ -1,6 +1,6 @@
 """Hold the variants that are too large for the test suite against their peers, one after the other.
 
-    python tools/check_parity.py                                # all of them: a few minutes, 8 GB
+    python tools/check_parity.py                                # all of them: three minutes, 5 GB
     python tools/check_parity.py efficientnet_b5 "tf_efficientnetv2_*"
 
 Backbones are held against timm, detectors against effdet: parameters, and the outputs in eval mode for random weights

@@ -69,7 +69,7 @@ def create_detector(
         checkpointing=checkpointing,
     )
     swapped = backbone is not None or weights is not None
-    model = EfficientDet(spec, trunk, Preprocess(_normalization(spec, trunk, file, swapped=swapped)), table)
+    model = EfficientDet(spec, trunk, Preprocess(_normalization(spec, trunk, file, bands, swapped=swapped)), table)
     if file is not None:
         logger.info("%s", load_detector(model, file, bands))
     return model
@@ -120,14 +120,16 @@ def _fetch(spec: DetectorSpec) -> Path:
     return target
 
 
-def _normalization(spec: DetectorSpec, trunk: Backbone, file: DetectorFile | None, *, swapped: bool) -> Normalization:
+def _normalization(
+    spec: DetectorSpec, trunk: Backbone, file: DetectorFile | None, bands: Sequence[str] | None, *, swapped: bool
+) -> Normalization:
     """Return the pixel statistics that belong to the weights."""
     if file is not None and file.card is not None:
         return Normalization.from_dict(file.card["normalization"])
     if file is None and swapped:
         return trunk.normalization
     published = Normalization(*_STATISTICS[spec.statistics], padding=spec.padding_value)
-    return published.for_bands(trunk.in_channels)
+    return published.for_bands(bands or trunk.in_channels)
 
 
 def save_detector(

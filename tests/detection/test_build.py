@@ -171,3 +171,8 @@ def test_pixel_statistics_are_those_of_the_published_weights(name, mean, fill):
     with torch.device("meta"):
         normalization = create_detector(name, 2).preprocess.normalization
     assert (normalization.mean, normalization.fill) == (mean, fill)
+
+
+def test_bands_are_normalised_as_the_colours_they_are_taken_for():
+    model = create_detector("efficientdet_d0", 2, in_channels=4, bands=["blue", "green", "red", "new"])
+    assert model.preprocess.normalization.mean == pytest.approx((0.406, 0.456, 0.485, 0.449), abs=1e-6)
