@@ -4,7 +4,7 @@
     python tools/compare_effdet.py effdet --root ../shared/data/bccd
 
 Both train EfficientDet-D0 from scratch on the same images for the same number of steps with the same optimizer,
-learning rate, warm-up, clipping and range of scales, and are scored on val by the same evaluator. `effdet` uses
+learning rate, warm-up, clipping, anchors and range of scales, and are scored on val by the same evaluator. `effdet` uses
 effdet's parser, dataset, transforms, collation, training bench and loss, and timm's average of the weights with its
 warm-up; its score is the better one of averaged and latest weights.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-SIZE, BATCH, EPOCHS, WARMUP = 256, 8, 40, 2.5
+SIZE, BATCH, EPOCHS, WARMUP, ANCHOR_SCALE = 256, 8, 40, 2.5, 2.0
 LR, DECAY, CLIP, EMA, SCALE = 0.02, 1e-2, 10.0, 0.998, (0.6, 1.6)
 
 
@@ -73,6 +73,7 @@ def train_effdet(root: Path, epochs: int, seed: int) -> None:
     settings = effdet.get_efficientdet_config("efficientdet_d0")
     settings.image_size = (SIZE, SIZE)
     settings.num_classes = 3
+    settings.anchor_scale = ANCHOR_SCALE
     bench = DetBenchTrain(effdet.EfficientDet(settings, pretrained_backbone=False))
     # the rate of ours: for a batch of 64, scaled by the square root
     rate = LR * math.sqrt(BATCH / 64)
