@@ -17,13 +17,21 @@ if TYPE_CHECKING:
     from densenet_suite.detection.variants import list_detectors
     from densenet_suite.errors import ConfigError, DataError, MissingExtraError, SuiteError
     from densenet_suite.optim import Recipe
+    from densenet_suite.segmentation.build import create_segmenter
+    from densenet_suite.segmentation.data import SegmentationData
+    from densenet_suite.segmentation.loss_terms import LossTerm
+    from densenet_suite.segmentation.model import Segmenter
+    from densenet_suite.segmentation.prediction import Segmentation
+    from densenet_suite.segmentation.structures import MaskClasses
+    from densenet_suite.segmentation.task import SegmentationTask
+    from densenet_suite.segmentation.variants import list_decoders
     from densenet_suite.training.averaging import EvaluationWeights
     from densenet_suite.training.run import Run
     from densenet_suite.verbs.doctor import doctor
     from densenet_suite.verbs.evaluate import evaluate
     from densenet_suite.verbs.load import load
     from densenet_suite.verbs.models import list_models, model_info
-    from densenet_suite.verbs.predict import predict
+    from densenet_suite.verbs.predict import predict, save_results
     from densenet_suite.verbs.quickstart import quickstart
     from densenet_suite.verbs.train import resume, train
 
@@ -38,17 +46,25 @@ _HOME = {
     "EfficientDet": "detection.model",
     "EvaluationWeights": "training.averaging",
     "Level": "backbones.base",
+    "LossTerm": "segmentation.loss_terms",
+    "MaskClasses": "segmentation.structures",
     "MissingExtraError": "errors",
     "Postprocess": "detection.postprocess",
     "Prediction": "detection.prediction",
     "Recipe": "optim",
     "Run": "training.run",
+    "Segmentation": "segmentation.prediction",
+    "SegmentationData": "segmentation.data",
+    "SegmentationTask": "segmentation.task",
+    "Segmenter": "segmentation.model",
     "SuiteError": "errors",
     "create_backbone": "backbones.build",
     "create_detector": "detection.build",
+    "create_segmenter": "segmentation.build",
     "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
     "list_backbones": "backbones.variants",
+    "list_decoders": "segmentation.variants",
     "list_detectors": "detection.variants",
     "list_models": "verbs.models",
     "load": "verbs.load",
@@ -57,6 +73,7 @@ _HOME = {
     "quickstart": "verbs.quickstart",
     "register_backbone": "backbones.variants",
     "resume": "verbs.train",
+    "save_results": "verbs.predict",
     "train": "verbs.train",
 }
 
@@ -69,18 +86,26 @@ __all__ = [
     "EfficientDet",
     "EvaluationWeights",
     "Level",
+    "LossTerm",
+    "MaskClasses",
     "MissingExtraError",
     "Postprocess",
     "Prediction",
     "Recipe",
     "Run",
+    "Segmentation",
+    "SegmentationData",
+    "SegmentationTask",
+    "Segmenter",
     "SuiteError",
     "__version__",
     "create_backbone",
     "create_detector",
+    "create_segmenter",
     "doctor",
     "evaluate",
     "list_backbones",
+    "list_decoders",
     "list_detectors",
     "list_models",
     "load",
@@ -89,6 +114,7 @@ __all__ = [
     "quickstart",
     "register_backbone",
     "resume",
+    "save_results",
     "train",
 ]
 

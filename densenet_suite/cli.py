@@ -19,7 +19,7 @@ from densenet_suite.processes import is_first_process
 from densenet_suite.verbs.models import list_models, model_info
 
 app = typer.Typer(
-    help="Train, evaluate and use detectors on EfficientNet backbones.",
+    help="Train, evaluate and use detectors and segmenters on EfficientNet backbones.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,7 +44,7 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Train, evaluate and use detectors on EfficientNet backbones."""
+    """Train, evaluate and use detectors and segmenters on EfficientNet backbones."""
     context.obj = {"debug": debug}
     if version:
         from densenet_suite import __version__
@@ -95,46 +95,60 @@ def predict(
     run: RunPlace,
     source: Annotated[str, typer.Argument(help="File, folder, or pattern in quotes.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
-    save: Annotated[str, typer.Option(help="Which results: pictures, coco, csv.")] = "pictures,coco,csv",
-    score_threshold: Annotated[float, typer.Option(help="Lowest score.")] = 0.3,
-    max_detections: Annotated[int, typer.Option(help="Per picture.")] = 100,
-    batch: Annotated[int, typer.Option(help="Pictures at a time.")] = 8,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a detector: pictures,coco,csv. Of a segmenter: masks,overlays,probabilities,uncertainty."
+        ),
+    ] = None,
+    score_threshold: Annotated[float | None, typer.Option(help="Detection: lowest score; 0.3 if not given.")] = None,
+    max_detections: Annotated[int | None, typer.Option(help="Detection: per picture; 100 if not given.")] = None,
+    tile: Annotated[int | None, typer.Option(help="Segmentation: side of a tile; 512 if not given.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Segmentation: of tiles; a quarter of one if not given.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pictures or tiles at a time.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda:1.")] = None,
 ) -> None:
-    """Find objects in pictures; write them as drawn pictures, COCO JSON and CSV."""
+    """Find what is in pictures; write it as drawn pictures and tables, or as masks and overlays."""
     from densenet_suite.verbs.predict import predict as find
+    from densenet_suite.verbs.predict import save_results
 
     predictions = find(
         run,
         source,
         score_threshold=score_threshold,
         max_detections=max_detections,
+        tile=tile,
+        overlap=overlap,
         batch=batch,
         device=device,
     )
-    from densenet_suite.detection.prediction_files import save_predictions
+    outputs = None if save is None else [part.strip() for part in save.split(",")]
+    from densenet_suite.detection.prediction import Prediction
 
-    pictures = objects = 0
+    pictures, objects = 0, None
     try:
-        for prediction in save_predictions(predictions, out, [part.strip() for part in save.split(",")]):
-            pictures, objects = pictures + 1, objects + len(prediction)
+        for found in save_results(run, predictions, out, outputs):
+            pictures += 1
+            if isinstance(found, Prediction):
+                objects = (objects or 0) + len(found)
     finally:
-        print(f"{objects} objects in {pictures} pictures, written to {out}")
+        print(("" if objects is None else f"{objects} objects in ") + f"{pictures} pictures, written to {out}")
 
 
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("quickstart"),
 ) -> None:
-    """Make a small dataset, train on it, evaluate, predict; a few minutes on two cores, nothing to download."""
+    """Make a small dataset, train a detector and a segmenter on it; minutes on two cores, nothing to download."""
     from densenet_suite.verbs.quickstart import quickstart as show
 
-    run = show(out)
-    _say_run(run)
-    print(f"pictures: {run.dir / 'predictions'}")
+    detector, segmenter = show(out)
+    for run in (detector, segmenter):
+        _say_run(run)
+        print(f"pictures: {run.dir / 'predictions'}")
     print("next:")
-    print(f"  densenet-suite predict {run.dir} your-pictures/")
-    print(f"  densenet-suite evaluate {run.dir} --split test")
+    print(f"  densenet-suite predict {detector.dir} your-pictures/")
+    print(f"  densenet-suite predict {segmenter.dir} your-pictures/")
     print("  densenet-suite train configs/detect_coco_d0.yaml data.root=your-coco-folder")
 
 
@@ -143,7 +157,7 @@ def models_list(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'efficientnet*' or 'timm/resnet*'.")] = "*",
     as_json: AsJson = False,
 ) -> None:
-    """List detectors and backbones."""
+    """List detectors, decoders of segmenters, and backbones."""
     found = list_models(pattern)
     if as_json:
         print(json.dumps(found))
@@ -159,9 +173,9 @@ def models_list(
 
 @models_app.command("info")
 def models_info(
-    name: Annotated[str, typer.Argument(help="Name of a detector or backbone.")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="Name of a detector, decoder or backbone.")], as_json: AsJson = False
 ) -> None:
-    """Show the numbers of a detector or backbone."""
+    """Show the numbers of a detector, a segmenter with this decoder, or a backbone."""
     _print(model_info(name), as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""Boxes with labels on pictures: colours that differ, text that can be read, nothing covered that need not be."""
+"""Boxes and masks on pictures: colours that differ, text that can be read, nothing covered that need not be."""
 
 import colorsys
 from collections.abc import Sequence
@@ -52,6 +52,51 @@ def draw_boxes(
     return np.asarray(picture)
 
 
+def draw_mask(image: Array, mask: Array, colours: Sequence[Colour], names: Sequence[str]) -> Array:
+    """Tint a uint8 image [h w 3] with the classes of its pixels, outline them, and put a legend below it.
+
+    Args:
+        image: untouched; a picture of the same width, and higher by the legend, is returned.
+        mask: class of each pixel [h w], or 0 and 1 for each class [k h w]; 255 (nothing known) is hatched.
+        colours: of the classes. A black one is background and leaves the image as it is.
+        names: of the classes; the legend shows those that occur.
+    """
+    layers = mask if mask.ndim == 3 else np.stack([mask == i for i in range(len(names))])
+    shown = [i for i in range(len(names)) if any(colours[i]) and (layers[i] == 1).any()]
+    tint, count = np.zeros(image.shape, np.float32), np.zeros(image.shape[:2], np.float32)
+    edge = np.zeros(image.shape[:2], bool)
+    for i in shown:
+        inside = layers[i] == 1
+        tint[inside] += np.array(colours[i], np.float32)
+        count += inside
+        edge[:, 1:] |= inside[:, 1:] != inside[:, :-1]
+        edge[1:] |= inside[1:] != inside[:-1]
+    tint /= np.maximum(count, 1)[..., None]
+    strength = np.where(count > 0, np.where(edge, np.float32(1), np.float32(0.45)), np.float32(0))
+    unknown = (mask if mask.ndim == 2 else mask[0]) == 255
+    rows, columns = np.indices(unknown.shape, sparse=True)
+    tint[unknown], strength[unknown & ((rows + columns) % 8 < 2)] = 128, 1
+    drawn = image.astype(np.float32)
+    tint -= drawn
+    tint *= strength[..., None]
+    drawn += tint
+    drawn = np.rint(drawn, out=drawn).astype(np.uint8)
+    legend = _legend([(names[i], colours[i]) for i in shown], image.shape[1], max(image.shape[:2]))
+    return np.concatenate([drawn, legend])
+
+
+def displayable(pixels: Array) -> Array:
+    """Return pixels [h w c] as a picture [h w 3] of uint8: three bands or more as RGB, fewer as the first one in grey.
+
+    Values that are not uint8 are stretched between the 2nd and 98th percentile of each band.
+    """
+    shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
+    if shown.dtype == np.uint8:
+        return shown
+    low, high = np.percentile(shown, (2, 98), axis=(0, 1))
+    return (255 * np.clip((shown - low) / np.maximum(high - low, 1e-9), 0, 1)).round().astype(np.uint8)
+
+
 def enlarged(image: Array, boxes: Array, side: int = 480) -> tuple[Array, Array]:
     """Return a small picture and its boxes enlarged by a whole factor, so that labels do not cover it."""
     factor = -(-side // max(image.shape[:2]))
@@ -68,6 +113,28 @@ def contact_sheet(pictures: Sequence[Array], columns: int, gap: int = 4) -> Arra
         y, x = i // columns * (height + gap), i % columns * (width + gap)
         sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     return sheet
+
+
+def _legend(entries: Sequence[tuple[str, Colour]], width: int, side: int) -> Array:
+    """Write names beside their colours, in as many rows as the width needs."""
+    size = max(10, round(side / 45))
+    font = ImageFont.load_default(size)
+    places: list[tuple[int, int]] = []
+    x, row = size // 2, 0
+    for name, _ in entries:
+        needed = round(2 * size + font.getlength(name))
+        if x + needed > width and x > size:
+            x, row = size // 2, row + 1
+        places.append((x, row))
+        x += needed
+    line = 2 * size
+    picture = Image.new("RGB", (width, (row + 1) * line if entries else 0), "white")
+    canvas = ImageDraw.Draw(picture)
+    for (name, colour), (x, row) in zip(entries, places, strict=True):
+        y = row * line + size // 2
+        canvas.rectangle((x, y, x + size, y + size), fill=colour)
+        canvas.text((x + size + size // 3, y - size // 8), name, fill="black", font=font)
+    return np.asarray(picture).reshape(picture.height, width, 3)
 
 
 def _label(

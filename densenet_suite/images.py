@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
@@ -46,7 +47,7 @@ def read_header(path: Path | str) -> ImageRecord:
         DataError: as `read_image`, but damage behind the header goes unnoticed.
     """
     path = Path(path)
-    with _open(path) as image:
+    with open_image(path) as image:
         return _record(path, image)
 
 
@@ -58,7 +59,7 @@ def read_image(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
             or colours of 16 bits, which Pillow would cut to 8.
     """
     path = Path(path)
-    with _open(path) as image:
+    with open_image(path) as image:
         record = _record(path, image)
         if record.dtype == "uint16" and image.mode not in _SIXTEEN_BIT:
             raise DataError("colours have 16 bits, of which 8 would be lost", where=str(path), hint=_SCALE_DOWN)
@@ -77,6 +78,25 @@ def read_image(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
     if array.ndim == 2:
         array = array[:, :, None]
     return np.ascontiguousarray(array), record
+
+
+def read_deep_png(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
+    """Decode a PNG of 16 bits to uint16 [h w c], upright; c is 1 or 3. Pillow would cut its colours to 8 bits.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, or has more than 100 million pixels.
+    """
+    path = Path(path)
+    with open_image(path) as image:
+        record = _record(path, image)
+        image.load()  # notices damage, where OpenCV returns half a picture
+    decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16:
+        raise DataError("OpenCV does not read this PNG in 16 bits", where=str(path), hint=_SCALE_DOWN)
+    if decoded.ndim == 2:
+        decoded = decoded[:, :, None]
+    colours = decoded[..., :1] if record.bands == 1 else decoded[..., 2::-1]
+    return np.ascontiguousarray(_upright(colours, record.orientation)), record
 
 
 def read_pixels(path: Path | str, bands: int) -> tuple[np.ndarray[Any, Any], ImageRecord]:
@@ -126,7 +146,12 @@ def find_images(source: Path | str) -> list[Path]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open a file with Pillow, without decoding it; what fails inside the block is told as what is wrong with the file.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, not an image, has several pages or more than 100 million pixels.
+    """
     try:
         if path.stat().st_size == 0:
             raise DataError("image file is empty", where=str(path))
@@ -204,6 +229,15 @@ def _has_text_behind_pixels(png: IO[bytes]) -> bool:
         return False
     finally:
         png.seek(place)
+
+
+def _upright(array: np.ndarray[Any, Any], orientation: int) -> np.ndarray[Any, Any]:
+    """Turn stored pixels [h w c] the way that the EXIF orientation says, as `ImageOps.exif_transpose` does."""
+    if orientation in _SIDEWAYS:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:

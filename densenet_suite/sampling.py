@@ -6,7 +6,7 @@ one would have drawn, and a batch can be replayed from a few integers.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -28,6 +28,23 @@ def derive_seed(seed: int, stream: Stream, *position: int) -> int:
     """Return 63 bits that depend on every argument."""
     text = ",".join(str(int(part)) for part in (seed, stream, *position))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def held_out(names: Sequence[str], share: float) -> tuple[list[int], list[int]]:
+    """Divide files into those to train on and those to validate on; return their places.
+
+    Which file goes where follows from its name alone, so new ones do not move the old ones across; the share is met on
+    average. Where chance would leave one side empty, the nearest file goes there.
+    """
+    draws = [
+        derive_seed(int.from_bytes(name.encode("utf-8", "surrogatepass"), "big"), Stream.HOLDOUT) / 2**63
+        for name in names
+    ]
+    held = {i for i, draw in enumerate(draws) if draw < share}
+    held = held or {draws.index(min(draws))}
+    if len(held) == len(names):
+        held.remove(draws.index(max(draws)))
+    return [i for i in range(len(names)) if i not in held], sorted(held)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A small detection dataset made of nothing; the quickstart and the tests live on it.
+"""A small dataset with boxes and masks, made of nothing; the quickstart and the tests live on it.
 
 Coloured shapes on textured grounds, hidden behind each other, of many sizes, some pictures without any: pretty enough
 to show, hard enough to learn.
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from densenet_suite.files import write_text
 
 SHAPES = ("disc", "square", "triangle", "star")
+MASK_CLASSES = {"background": 0, **{name: i + 1 for i, name in enumerate(SHAPES)}}  # and their values in the masks
 _SHARE_EMPTY = 0.08
 _SUPERSAMPLING = 2  # shapes are drawn this much larger, so that their edges are smooth
 _RADII = (0.08, 0.26)  # of the shapes, as shares of the shorter side
@@ -33,10 +34,11 @@ class _Shape:
 def write_synthetic(
     root: Path | str, images: dict[str, int], *, size: tuple[int, int] = (192, 256), seed: int = 0
 ) -> Path:
-    """Write a dataset in COCO layout and return its folder.
+    """Write a dataset in COCO layout, with masks beside it, and return its folder.
 
     Args:
-        root: folder to make; pictures go to images/<split>, labels to annotations/instances_<split>.json.
+        root: folder to make; pictures go to images/<split>, boxes to annotations/instances_<split>.json, and masks,
+            whose values are `MASK_CLASSES`, to masks/<split>.
         images: number of pictures of each split, such as {"train": 400, "val": 80}.
         size: (height, width) of the pictures.
         seed: decides every pixel.
@@ -45,15 +47,17 @@ def write_synthetic(
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(SHAPES)]
     for number, (split, count) in enumerate(images.items()):
-        folder = root / "images" / split
+        folder, masks = root / "images" / split, root / "masks" / split
         folder.mkdir(parents=True, exist_ok=True)
+        masks.mkdir(parents=True, exist_ok=True)
         entries: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for i in range(count):
             rng = np.random.default_rng([seed, number, i])
-            picture, shapes = _picture(rng, size)
+            picture, shapes, mask = _picture(rng, size)
             name = f"{split}_{i:04d}.jpg"
             picture.save(folder / name, quality=92)
+            mask.save(masks / f"{split}_{i:04d}.png")
             entries.append({"id": i + 1, "file_name": name, "height": size[0], "width": size[1]})
             annotations += [_annotation(len(annotations) + k + 1, i + 1, shape) for k, shape in enumerate(shapes)]
         content = {"images": entries, "annotations": annotations, "categories": categories}
@@ -74,7 +78,7 @@ def _annotation(key: int, image: int, shape: _Shape) -> dict[str, Any]:
     }
 
 
-def _picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, list[_Shape]]:
+def _picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, list[_Shape], Image.Image]:
     height, width = size
     ground = _ground(rng, height, width).resize(
         (width * _SUPERSAMPLING, height * _SUPERSAMPLING), Image.Resampling.BICUBIC
@@ -96,7 +100,9 @@ def _picture(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Ima
     picture = ground.resize((width, height), Image.Resampling.LANCZOS)
     noise = rng.normal(0, rng.uniform(2, 8), (height, width, 3))
     pixels = np.clip(np.asarray(picture, np.float64) + noise, 0, 255).astype(np.uint8)
-    return Image.fromarray(pixels), shapes
+    value_of = np.array([0, *(label + 1 for label, _ in drawn)], np.uint8)
+    mask = value_of[front[::_SUPERSAMPLING, ::_SUPERSAMPLING]]
+    return Image.fromarray(pixels), shapes, Image.fromarray(mask)
 
 
 def _draw(

@@ -33,6 +33,16 @@ TINY = {
     "trainer": {"accelerator": "cpu"},
 }
 
+# and the smallest segmenter
+TINY_SEGMENTER = {
+    "task": "segmentation",
+    "name": "tiny",
+    "model": {"decoder": "unet", "backbone": "efficientnet(width=0.25, depth=0.25)"},
+    "data": {"crop": 64, "workers": 0},
+    "train": {"epochs": 1, "batch": 4, "ema": 0.9, "recalibrate": 8},
+    "trainer": {"accelerator": "cpu"},
+}
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
@@ -56,27 +66,48 @@ def data_folder() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a small dataset in COCO layout: 12 images to train on, 5 to validate, 3 to test, 64 x 96 pixels."""
+    """Return a small dataset with boxes and masks: 12 images to train on, 5 to validate, 3 to test, 64 x 96 pixels."""
     from densenet_suite.synthetic import write_synthetic
 
     return write_synthetic(tmp_path_factory.mktemp("synthetic"), {"train": 12, "val": 5, "test": 3}, size=(64, 96))
 
 
-@pytest.fixture(scope="session")
-def tiny_config(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Path:
-    """Return the file of a config that trains a tiny detector on the synthetic data; override `output`."""
+def _config_file(factory: pytest.TempPathFactory, values: dict, root: Path) -> Path:
     import yaml
 
-    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
-    runs = tmp_path_factory.mktemp("runs")
-    values = {**TINY, "output": str(runs), "data": {**TINY["data"], "root": str(synthetic)}}
-    path.write_text(yaml.safe_dump(values))
+    path = factory.mktemp("configs") / "tiny.yaml"
+    runs = factory.mktemp("runs")
+    values = {**values, "output": str(runs), "data": {**values["data"], "root": str(root)}}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
 
 
 @pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Path:
+    """Return the file of a config that trains a tiny detector on the synthetic data; override `output`."""
+    return _config_file(tmp_path_factory, TINY, synthetic)
+
+
+@pytest.fixture(scope="session")
+def tiny_segmenter_config(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Path:
+    """Return the file of a config that trains a tiny segmenter on the synthetic data; override `output`."""
+    from densenet_suite.synthetic import MASK_CLASSES
+
+    values = {**TINY_SEGMENTER, "data": {**TINY_SEGMENTER["data"], "classes": MASK_CLASSES}}
+    return _config_file(tmp_path_factory, values, synthetic)
+
+
+@pytest.fixture(scope="session")
 def trained_run(tiny_config: Path):
-    """Return a finished run; tests read it, and change a copy."""
+    """Return a finished run of detection; tests read it, and change a copy."""
     from densenet_suite import train
 
     return train(tiny_config)
+
+
+@pytest.fixture(scope="session")
+def trained_segmenter_run(tiny_segmenter_config: Path):
+    """Return a finished run of segmentation; tests read it, and change a copy."""
+    from densenet_suite import train
+
+    return train(tiny_segmenter_config)

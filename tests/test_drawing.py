@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from densenet_suite.drawing import class_colour, contact_sheet, draw_boxes, enlarged
+from densenet_suite.drawing import class_colour, contact_sheet, displayable, draw_boxes, draw_mask, enlarged
 
 
 @pytest.fixture
@@ -108,3 +108,81 @@ def test_a_contact_sheet_holds_every_picture_in_its_cell():
 
 def test_a_sheet_of_fewer_pictures_than_columns_is_one_row():
     assert contact_sheet([np.zeros((10, 20, 3), np.uint8)], columns=4, gap=2).shape == (10, 86, 3)
+
+
+NAMES, COLOURS = ("ground", "water", "roof"), ((0, 0, 0), (0, 0, 200), (200, 0, 0))
+
+
+def _regions():
+    mask = np.zeros((200, 300), np.uint8)
+    mask[50:100, 50:200] = 1
+    mask[120:160, 50:200] = 2
+    return mask
+
+
+def test_a_mask_tints_its_pixels_and_outlines_them(grey):
+    drawn = draw_mask(grey, _regions(), COLOURS, NAMES)
+    assert drawn[70, 100].tolist() == [70, 70, 160]  # grey and blue
+    assert drawn[140, 100].tolist() == [160, 70, 70]
+    assert drawn[50, 100].tolist() == [0, 0, 200]
+
+
+def test_black_is_background_and_stays_as_it_is(grey):
+    drawn = draw_mask(grey, _regions(), COLOURS, NAMES)
+    changed = _changed(grey, drawn[:200])
+    assert not changed[:50].any()
+    assert not changed[:, 210:].any()
+
+
+def test_the_legend_is_below_the_picture_and_names_what_occurs(grey):
+    both = draw_mask(grey, _regions(), COLOURS, NAMES)
+    one = draw_mask(grey, np.where(_regions() == 1, 0, _regions()), COLOURS, NAMES)
+    none = draw_mask(grey, np.zeros((200, 300), np.uint8), COLOURS, NAMES)
+    assert both.shape[1] == 300
+    assert both.shape[0] > none.shape[0] == 200
+    assert (none == grey).all()
+    for colour, shown in (((0, 0, 200), both), ((200, 0, 0), one)):
+        assert (shown[200:] == colour).all(-1).any()
+    assert not (one[200:] == (0, 0, 200)).all(-1).any()
+
+
+def test_a_legend_that_does_not_fit_a_row_takes_several(grey):
+    names = tuple(f"a class with a long name {i}" for i in range(6))
+    colours = tuple(class_colour(i) for i in range(6))
+    mask = np.arange(6, dtype=np.uint8).repeat(50)[None].repeat(200, 0)
+    drawn = draw_mask(grey, mask, colours, names)
+    for colour in colours:
+        assert (drawn[200:] == colour).all(-1).any()
+
+
+def test_classes_that_overlap_mix_their_colours(grey):
+    layers = np.zeros((2, 200, 300), np.uint8)
+    layers[0, :, 50:150] = layers[1, :, 100:200] = 1
+    drawn = draw_mask(grey, layers, COLOURS[1:], NAMES[1:])
+    assert drawn[9, 70].tolist() == [70, 70, 160]
+    assert drawn[9, 120].tolist() == [115, 70, 115]
+    assert drawn[9, 170].tolist() == [160, 70, 70]
+
+
+def test_pixels_of_which_nothing_is_known_are_hatched():
+    white = np.full((200, 300, 3), 255, np.uint8)
+    mask = np.zeros((200, 300), np.uint8)
+    mask[:, 150:] = 255
+    changed = _changed(white, draw_mask(white, mask, COLOURS, NAMES))
+    assert changed[:, 150:].mean() == 0.25
+    assert not changed[:, :150].any()
+
+
+def test_values_of_any_range_become_a_picture():
+    deep = np.random.default_rng(0).normal(2000, 300, (50, 60, 13)).astype(np.float32)
+    shown = displayable(deep)
+    assert (shown.shape, shown.dtype) == ((50, 60, 3), np.uint8)
+    assert (shown.min(), shown.max()) == (0, 255)
+    assert np.corrcoef(shown[..., 1].ravel(), deep[..., 1].ravel())[0, 1] > 0.98
+    assert (displayable(np.full((5, 6, 1), 0.3, np.float32)) == 0).all()
+
+
+def test_eight_bits_are_shown_as_they_are():
+    colours = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    assert (displayable(colours) == colours).all()
+    assert (displayable(colours[..., :2]) == colours[..., :1]).all()

@@ -4,9 +4,9 @@
     python tools/compare_effdet.py effdet --root ../shared/data/bccd
 
 Both train EfficientDet-D0 from scratch on the same images for the same number of steps with the same optimizer,
-learning rate, warm-up, clipping, anchors and range of scales, and are scored on val by the same evaluator. `effdet` uses
-effdet's parser, dataset, transforms, collation, training bench and loss, and timm's average of the weights with its
-warm-up; its score is the better one of averaged and latest weights.
+learning rate, warm-up, clipping, anchors and range of scales, and are scored on val by the same evaluator. `effdet`
+uses effdet's parser, dataset, transforms, collation, training bench and loss, and timm's average of the weights with
+its warm-up; its score is the better one of averaged and latest weights.
 """
 
 import argparse

@@ -20,7 +20,7 @@ from densenet_suite.preprocess import Normalization
 
 
 class EfficientNet(Backbone):
-    """Feature maps of strides 2, 4, 8, 16, 32: the last block of each.
+    """Feature maps of strides 2, 4, 8, 16, 32: the last block of each, unless the table says others.
 
     Args:
         spec: the table; `scaling` and `variants` make them.
@@ -40,16 +40,15 @@ class EfficientNet(Backbone):
         self.stages = nn.ModuleList(
             nn.Sequential(*(MBConv(block, spec.act, norm, same=same) for block in stage)) for stage in spec.blocks()
         )
-        self._taps = frozenset(spec.taps())
+        self._taps = frozenset(spec.block_taps())
         self.apply(_initialize)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the feature maps of a normalised image, fine to coarse; level l has ceil(size / stride) cells."""
         x = self.stem(images)
-        features = []
-        for i, stage in enumerate(self.stages):
-            for block in stage.children():
-                x = recompute(block, x) if self.checkpointing and self.training else block(x)
+        features = [x] if 0 in self._taps else []
+        for i, block in enumerate((block for stage in self.stages for block in stage.children()), 1):
+            x = recompute(block, x) if self.checkpointing and self.training else block(x)
             if i in self._taps:
                 features.append(x)
         return features
@@ -149,14 +148,11 @@ def _levels(spec: EfficientNetSpec) -> tuple[Level, ...]:
     """Follow the receptive field through the blocks; squeeze-and-excitation sees the whole image and is not counted."""
     same = spec.padding == "same"
     field = Receptive().convolution(3, 2, same=same)
-    levels = []
-    taps = spec.taps()
-    for i, stage in enumerate(spec.blocks()):
-        for block in stage:
-            field = field.convolution(block.kernel, block.stride, same=same)
-        if i in taps:
-            levels.append(Level(field.stride, stage[-1].out_channels, field.offset, field.size))
-    return tuple(levels)
+    passed = [Level(field.stride, spec.stem_channels, field.offset, field.size)]
+    for block in (block for stage in spec.blocks() for block in stage):
+        field = field.convolution(block.kernel, block.stride, same=same)
+        passed.append(Level(field.stride, block.out_channels, field.offset, field.size))
+    return tuple(passed[i] for i in spec.block_taps())
 
 
 def _initialize(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ This module needs no torch.
 
 import math
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal, Self
 
 Padding = Literal["symmetric", "same"]
@@ -62,6 +63,8 @@ class EfficientNetSpec:
     `mean` and `std` are the usual statistics of the variant's published weights. `fixed_ends` is Lite's rule: the stem
     and the first and last stage are not scaled. `edge_stem` is EdgeTPU's quirk: the first stage expands 24 scaled
     channels instead of the stem's, and has no residual. `experts` above 0 makes the last three stages CondConv.
+    `tap_blocks` numbers the blocks behind which a map is taken, counted through all stages from 1 (0: the stem); empty,
+    it is the last block of each stride.
     """
 
     stages: tuple[Stage, ...]
@@ -81,12 +84,15 @@ class EfficientNetSpec:
     drop_path: float = 0.2
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    tap_blocks: tuple[int, ...] = ()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read what `to_dict` wrote, or its copy from JSON."""
         stages = tuple(Stage(**stage) for stage in values["stages"])
-        return cls(**{**values, "stages": stages, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        given: dict[str, Any] = {"tap_blocks": (), **values}  # files of version 0.1.0 have no taps
+        plain = {name: tuple(given[name]) for name in ("mean", "std", "tap_blocks")}
+        return cls(**{**given, **plain, "stages": stages})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a model file."""
@@ -131,6 +137,11 @@ class EfficientNetSpec:
         """Return the stages whose output is the last of its stride."""
         last = len(self.stages) - 1
         return tuple(i for i in range(last + 1) if i == last or self.stages[i + 1].stride == 2)
+
+    def block_taps(self) -> tuple[int, ...]:
+        """Return the numbers of the blocks behind which a map is taken, as `tap_blocks` counts them."""
+        ends = tuple(accumulate(self._repeats(i) for i in range(len(self.stages))))
+        return self.tap_blocks or tuple(ends[stage] for stage in self.taps())
 
     def _repeats(self, stage: int) -> int:
         unscaled = self.stages[stage].repeats

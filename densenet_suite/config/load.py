@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from densenet_suite.config.schema import Config
+from densenet_suite.config.tasks import TASKS
 from densenet_suite.errors import ConfigError, Problem
 from densenet_suite.files import write_text
 
@@ -197,11 +198,14 @@ def _override(source: _Source, text: str) -> None:
 def _validate(source: _Source, *, check_paths: bool) -> Config:
     problems = list(source.problems)
     config: Config | None = None
+    schema, unknown = _schema(source)
+    problems += unknown
     try:
         # through JSON, so that strict checking still takes a list for a tuple
-        config = Config.model_validate_json(json.dumps(source.values), strict=True)
+        config = schema.model_validate_json(json.dumps(source.values), strict=True)
     except ValidationError as error:
-        problems += [_problem(dict(entry), source) for entry in error.errors()]
+        entries = [dict(entry) for entry in error.errors() if not (unknown and entry["loc"] == ("task",))]
+        problems += [_problem(entry, source, schema) for entry in entries]
     if check_paths:
         problems += _missing_paths(source)
     if problems or config is None:
@@ -209,12 +213,22 @@ def _validate(source: _Source, *, check_paths: bool) -> Config:
     return config
 
 
-def _problem(entry: Mapping[str, Any], source: _Source) -> Problem:
+def _schema(source: _Source) -> tuple[type[Config], list[Problem]]:
+    """Return what the task's configs look like; where there is no such task, the nearest one's, and the problem."""
+    task = source.values.get("task")
+    if isinstance(task, str) and task in TASKS:
+        return TASKS[task], []
+    near = difflib.get_close_matches(str(task), TASKS, n=1, cutoff=0)[0]
+    what = "task: this key is required" if task is None else f"task: there is no task {json.dumps(task)}"
+    return TASKS[near], [Problem(what, source.place("task"), f"known are {', '.join(TASKS)}")]
+
+
+def _problem(entry: Mapping[str, Any], source: _Source, schema: type[Config]) -> Problem:
     location = [str(part) for part in entry["loc"]]
     key = ".".join(location)
     where = source.place(key)
     if entry["type"] == "extra_forbidden":
-        return Problem(f"{key}: unknown key", where, _nearest_key(location))
+        return Problem(f"{key}: unknown key", where, _nearest_key(location, schema))
     if entry["type"] == "missing":
         return Problem(f"{key}: this key is required", where, f"write {key}: ... or pass {key}=...")
     message = str(entry["msg"]).removeprefix("Value error, ")
@@ -225,13 +239,13 @@ def _problem(entry: Mapping[str, Any], source: _Source) -> Problem:
     return Problem(f"{prefix}{what}", where, hint or None)
 
 
-def _nearest_key(location: Sequence[str]) -> str | None:
+def _nearest_key(location: Sequence[str], schema: type[Config]) -> str | None:
     *sections, name = location
-    model: Any = Config
+    model: Any = schema
     for section in sections:
         model = dict(_keys(model)).get(section)
     here = list(model.model_fields) if model else []
-    elsewhere = [key for key, _ in _keys(Config) if key.rpartition(".")[2] == name]
+    elsewhere = [key for key, _ in _keys(schema) if key.rpartition(".")[2] == name]
     near = [".".join([*sections, known]) for known in difflib.get_close_matches(name, here, n=2, cutoff=0.6)]
     close = elsewhere[:2] or near
     if close:

@@ -3,12 +3,12 @@
 The field comments are the reference: `densenet-suite config show` prints the values that a run would use.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from densenet_suite.backbones.variants import check_backbone_name
-from densenet_suite.detection.variants import detector_spec
 from densenet_suite.errors import ConfigError
 from densenet_suite.installed import trainer_arguments
 from densenet_suite.registry import did_you_mean
@@ -40,81 +40,31 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The network."""
+    """What networks of every task have."""
 
-    architecture: str  # a row of the family: densenet-suite models list
-    backbone: str | None = None  # another backbone than the row's
-    weights: str | None = None  # imagenet, coco, a file, a run folder, or null
-    in_channels: Literal[1, 3] = 3
+    backbone: str | None = None  # another backbone than the architecture's own: densenet-suite models list
+    weights: str | None = None  # imagenet, a file, a run folder, or null; coco too for detectors
     drop_path: Share | None = None  # stochastic depth of the backbone; null for the published rate
     checkpointing: bool = False  # less memory, a third more time
-    channels: Count | None = None  # of the BiFPN; null for the row's, as below
-    cells: Count | None = None
-    repeats: Count | None = None
-    anchor_scale: Positive | None = None  # side of the smallest anchor in units of its level's stride
-    min_level: Annotated[int, Field(ge=2, le=5)] | None = None  # finest level, of stride 2^level; 2 sees small objects
-    max_level: Annotated[int, Field(ge=3, le=9)] | None = None  # coarsest level; small images need fewer
-
-    @field_validator("architecture")
-    @classmethod
-    def _known_architecture(cls, value: str) -> str:
-        return _checked(value, detector_spec)
 
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, value: str | None) -> str | None:
-        return value if value is None else _checked(value, check_backbone_name)
+        return value if value is None else checked(value, check_backbone_name)
 
-
-class SplitConfig(Section):
-    """Where one split is; paths are relative to data.root."""
-
-    annotations: str
-    images: str | None = None  # null: looked for in the usual places
+    @property
+    def network(self) -> str:
+        """What stands on the backbone."""
+        raise NotImplementedError
 
 
 class DataConfig(Section):
-    """The dataset. Splits that are not named are found below root by their usual names."""
+    """What datasets of every task have. Splits that are not named are found below root by their usual names."""
 
     root: str
-    train: SplitConfig | None = None
-    val: SplitConfig | None = None
-    test: SplitConfig | None = None
     holdout: Share = 0.2  # share of the training images to validate on where there is no val split; 0: do not validate
-    # of the network's input in pixels, one side or [height, width]; null for the architecture's published size
-    size: int | tuple[int, int] | None = None
     # processes that read images; null for none where the CPU trains, which needs its cores, and up to 8 beside a GPU
     workers: Annotated[int, Field(ge=0)] | None = None
-
-    @field_validator("size", mode="before")
-    @classmethod
-    def _one_side_or_two(cls, value: Any) -> Any:
-        two = isinstance(value, list | tuple)
-        sides = tuple(value) if two else (value,)
-        whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= 32 for side in sides)
-        if value is not None and not (whole and len(sides) == 1 + two):
-            raise ValueError(f"should be a whole number of at least 32, or [height, width], got {value!r}")
-        return sides if two else value
-
-
-class AugmentConfig(Section):
-    """How much training images change; see AugmentPolicy."""
-
-    flip: Share = 0.5
-    vertical_flip: Share = 0.0
-    scale: tuple[Positive, Positive] = (0.5, 1.6)
-    brightness: Share = 0.2
-    contrast: Share = 0.2
-    saturation: Share = 0.2
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
-    min_visibility: Share = 0.15
-
-    @field_validator("scale")
-    @classmethod
-    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
-            raise ValueError(f"the smallest scale {value[0]} is above the largest {value[1]}")
-        return value
 
 
 class OptimizerConfig(Section):
@@ -150,29 +100,16 @@ class TrainConfig(Section):
     early_stop: EarlyStopConfig | None = None
 
 
-class PostprocessConfig(Section):
-    """How detections are chosen in evaluation; see Postprocess."""
-
-    score_threshold: Share = 0.001
-    nms: Literal["hard", "soft"] = "hard"
-    iou_threshold: Share = 0.5
-    sigma: Positive = 0.5
-    max_detections: Count = 100
-    max_candidates: Count = 5000
-
-
 class Config(Section):
-    """A run."""
+    """A run: what every task has. `config.tasks` adds what each has of its own."""
 
-    task: Literal["detection"]
+    task: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # of the run folder
     output: str = "runs"  # the folder that run folders are made in
     seed: Annotated[int, Field(ge=0)] = 0
     model: ModelConfig
     data: DataConfig
-    augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
-    postprocess: PostprocessConfig = PostprocessConfig()
     trainer: dict[str, Any] = {}  # any other argument of Lightning's Trainer: accelerator, devices, precision, ...
 
     @field_validator("trainer")
@@ -188,25 +125,22 @@ class Config(Section):
         return value
 
     @model_validator(mode="after")
-    def _batch_norm_has_a_batch(self) -> "Config":
+    def _average_has_statistics(self) -> "Config":
         if self.train.ema and self.train.recalibrate == 0:
             raise ValueError(
                 "train.ema averages weights, and their batch-norm statistics must be renewed for them: "
                 "set train.recalibrate above 0, or train.ema: 0"
             )
-        height, width = size_of(self)
-        coarsest = self.model.max_level or detector_spec(self.model.architecture).max_level
-        cells = -(-height // 2**coarsest) * -(-width // 2**coarsest)
-        if cells * min(self.train.batch, self.train.recalibrate or self.train.batch) == 1:
-            raise ValueError(
-                f"train.batch {self.train.batch} and train.recalibrate {self.train.recalibrate} leave batch norm a "
-                f"single value at level {coarsest}, where an image of {height}x{width} has one cell; "
-                f"a batch of 2, a larger data.size, or model.max_level: {coarsest - 1}"
-            )
         return self
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the training images as the network sees them."""
+        raise NotImplementedError
 
-def _checked(value: str, check: Any) -> str:
+
+def checked(value: str, check: Callable[[str], object]) -> str:
+    """Return a name that `check` knows, and say what it says where it does not."""
     try:
         check(value)
     except ConfigError as error:
@@ -215,9 +149,18 @@ def _checked(value: str, check: Any) -> str:
     return value
 
 
-def size_of(config: Config) -> tuple[int, int]:
-    """Return (height, width) of the network's input."""
-    size = config.data.size
-    if size is None:
-        size = detector_spec(config.model.architecture).size
-    return (size, size) if isinstance(size, int) else size
+def one_side_or_two(value: Any, smallest: int) -> Any:
+    """Check a size in pixels, one side or [height, width]."""
+    two = isinstance(value, list | tuple)
+    sides = tuple(value) if two else (value,)
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= smallest for side in sides)
+    if value is not None and not (whole and len(sides) == 1 + two):
+        raise ValueError(f"should be a whole number of at least {smallest}, or [height, width], got {value!r}")
+    return sides if two else value
+
+
+def ascending(value: tuple[float, float]) -> tuple[float, float]:
+    """Check a range."""
+    if value[0] > value[1]:
+        raise ValueError(f"the smallest scale {value[0]} is above the largest {value[1]}")
+    return value

@@ -17,7 +17,7 @@ from densenet_suite.backbones.efficientnet import EfficientNet
 from densenet_suite.backbones.keras_h5 import KERAS_SUFFIXES
 from densenet_suite.backbones.timm_adapter import TimmBackbone
 from densenet_suite.backbones.weights import WeightSource, load_efficientnet, load_timm
-from densenet_suite.detection.bifpn import BiFPNCell, bifpn_graph
+from densenet_suite.bifpn import BiFPNCell, bifpn_graph
 from densenet_suite.detection.coco import COCO_ROWS
 from densenet_suite.detection.model import EfficientDet
 from densenet_suite.errors import ConfigError

@@ -1,14 +1,10 @@
 """Labelled images to batches: reading, augmentation, letterbox, collation; and the data module that Lightning asks."""
 
-import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -18,14 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 from densenet_suite.augment import AugmentPolicy, JointAugment
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
-from densenet_suite.detection.layout import SPLITS, SplitPaths, find_images, find_split
+from densenet_suite.detection.layout import SplitPaths, find_images, find_split
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.geometry import Letterbox
 from densenet_suite.images import read_pixels
+from densenet_suite.labelled_data import LabelledData
 from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard, Stream, derive_seed
 
-logger = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
 
 
@@ -122,7 +118,7 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
     )
 
 
-class DetectionData(L.LightningDataModule):
+class DetectionData(LabelledData[DetectionSet]):
     """Train, val and test splits of a COCO-format dataset.
 
     Args:
@@ -157,47 +153,14 @@ class DetectionData(L.LightningDataModule):
         classes: ClassTable | None = None,
         seed: int = 0,
     ):
-        super().__init__()
-        self.root = Path(root)
+        super().__init__(root, batch, holdout, workers)
         self.size = size
-        self.batch = batch
         self.named = dict(named or {})
-        self.holdout = holdout
         self.augment = augment or AugmentPolicy()
-        self.workers = workers
         self.bands = bands
         self.given_classes = classes
         self.seed = seed
         self.fill: tuple[int, ...] = (124, 116, 104)[:bands]
-        self._read: dict[str, DetectionSet] = {}
-
-    @cached_property
-    def splits(self) -> dict[str, DetectionSet]:
-        """All splits that there are; what is trained on and evaluated too is among their findings.
-
-        Raises:
-            DataError: files are missing or faulty.
-        """
-        found = {name: split for name in SPLITS if (split := self._get(name)) is not None}
-        _warn_of_shared_images(found)
-        return found
-
-    def split(self, name: str) -> DetectionSet:
-        """Return a split, read and checked when first asked for.
-
-        Raises:
-            DataError: there is no such split, or its files are missing or faulty.
-        """
-        found = self._get(name)
-        if found is None:
-            there = ", ".join(split for split in SPLITS if self._paths(split)) or "none"
-            raise DataError(
-                f"there is no {name} split (found: {there})",
-                where=str(self.root),
-                hint=f"expected annotations/instances_{name}.json or {name}/_annotations.coco.json; "
-                f"or name it: data.{name}.annotations=...",
-            )
-        return found
 
     @property
     def classes(self) -> ClassTable:
@@ -207,7 +170,7 @@ class DetectionData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return augmented batches in an order of their own in each epoch; the rest that fills no batch is left out."""
         source = self.split("train")
-        rank, processes = self._place()
+        rank, processes = self.place
         if len(source) < self.batch * processes:
             raise ConfigError(
                 f"train.batch {self.batch} on {processes} processes is more than the {len(source)} training images",
@@ -216,94 +179,58 @@ class DetectionData(L.LightningDataModule):
         sampler = EpochSampler(len(source), self.seed, rank, processes)
         return self._loader(source, sampler, self.augment, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
-        """Return the images of the val split, each once; nothing where there is no such split."""
-        return self.eval_dataloader("val") if self._get("val") is not None else []
-
-    def test_dataloader(self) -> DataLoader[Sample]:
-        """Return the images of the test split, each once."""
-        return self.eval_dataloader("test")
-
     def eval_dataloader(self, split: str) -> DataLoader[Sample]:
         """Return the images of any split, each once and unchanged."""
         source = self.split(split)
-        return self._loader(source, SequentialShard(len(source), *self._place()), None, drop_last=False)
+        return self._loader(source, SequentialShard(len(source), *self.place), None, drop_last=False)
+
+    def has_files(self, name: str) -> bool:
+        """Say whether there are files of a split."""
+        return self._paths(name) is not None
+
+    def read_split(self, name: str) -> DetectionSet:
+        """Read and check a split that has files, with the training split's classes.
+
+        Raises:
+            DataError: they are faulty.
+        """
+        paths = self._paths(name)
+        assert paths is not None
+        classes = self.given_classes
+        if classes is None and name != "train":
+            train = self._get("train")
+            classes = train.classes if train else None
+        return read_coco(name, paths.annotations, paths.images, classes)
+
+    def divide(self, train: DetectionSet) -> tuple[DetectionSet, DetectionSet]:
+        """Divide a training split into one to train on and one to validate on; see `hold_out`."""
+        return hold_out(train, self.holdout)
+
+    def expected(self, name: str) -> str:
+        """Return where the files of a split are looked for, as a hint."""
+        return (
+            f"expected annotations/instances_{name}.json or {name}/_annotations.coco.json; "
+            f"or name it: data.{name}.annotations=..."
+        )
 
     def _paths(self, name: str) -> SplitPaths | None:
         return self.named.get(name) or find_split(self.root, name)
-
-    def _get(self, name: str) -> DetectionSet | None:
-        if name in self._read:
-            return self._read[name]
-        paths = self._paths(name)
-        if name != "test" and self.holdout > 0 and self._paths("val") is None:
-            self._hold_out()
-        elif paths is not None:
-            classes = self.given_classes
-            if classes is None and name != "train":
-                train = self._get("train")
-                classes = train.classes if train else None
-            self._read[name] = read_coco(name, paths.annotations, paths.images, classes)
-        return self._read.get(name)
-
-    def _hold_out(self) -> None:
-        """Divide the training split, where it can be, into one to train on and one to validate on."""
-        paths = self._paths("train")
-        if paths is None:
-            return
-        train = read_coco("train", paths.annotations, paths.images, self.given_classes)
-        self._read["train"] = train
-        if len(train) > 1:
-            self._read["train"], self._read["val"] = hold_out(train, self.holdout)
-            logger.info(
-                "no val split under %s: %d of %d training images are held out to validate on (data.holdout=%s)",
-                self.root,
-                len(self._read["val"]),
-                len(train),
-                self.holdout,
-            )
-
-    def _place(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(
         self, source: DetectionSet, sampler: Any, policy: AugmentPolicy | None, *, drop_last: bool
     ) -> DataLoader[Sample]:
         samples = DetectionSamples(source, self.size, self.bands, self.fill, policy, self.seed)
-        workers = _suitable_workers(self.trainer) if self.workers is None else self.workers
         return DataLoader(
             samples,
             batch_size=self.batch,
             sampler=sampler,
-            num_workers=workers,
             collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
             drop_last=drop_last,
-            persistent_workers=workers > 0,
+            **self.loading(),
         )
-
-
-def _warn_of_shared_images(splits: Mapping[str, DetectionSet]) -> None:
-    if "train" not in splits:
-        return
-    trained_on = {image.path.resolve() for image in splits["train"].images}
-    for name in splits.keys() - {"train"}:
-        for image in splits[name].images:
-            if image.path.resolve() in trained_on:
-                splits[name].findings.warning(
-                    "shared-image",
-                    f"image {image.path.name} is in the train split too: its score will be too good",
-                    "take it out of one of them",
-                )
 
 
 def split_paths(root: Path, annotations: str, images: str | None) -> SplitPaths:
     """Return the paths of a split that a config names, relative to the dataset's folder."""
     file = root / annotations
     return SplitPaths(file, root / images if images is not None else find_images(root, file))
-
-
-def _suitable_workers(trainer: L.Trainer | None) -> int:
-    if trainer is None or trainer.strategy.root_device.type == "cpu":
-        return 0
-    return min(8, (os.cpu_count() or 1) // max(1, trainer.world_size))

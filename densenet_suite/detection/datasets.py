@@ -10,7 +10,7 @@ import numpy as np
 
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.findings import Findings
-from densenet_suite.sampling import Stream, derive_seed
+from densenet_suite.sampling import held_out
 
 Array = np.ndarray[Any, Any]
 
@@ -67,9 +67,23 @@ class DetectionSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The image files."""
+        return tuple(image.path for image in self.images)
+
     def subset(self, name: str, indices: Sequence[int]) -> Self:
         """Return a part of it under another name."""
         return replace(self, name=name, images=tuple(self.images[i] for i in indices))
+
+    def describe(self) -> str:
+        """Return a line for the log."""
+        report = self.report()
+        crowd = f", {report['crowd_regions']} crowd regions" if report["crowd_regions"] else ""
+        return (
+            f"{report['images']} images ({report['images_without_objects']} without objects), {report['objects']} "
+            f"objects of {sum(count > 0 for count in report['classes'].values())} classes{crowd}"
+        )
 
     def report(self) -> dict[str, Any]:
         """Return counts and findings for `data_report.json`."""
@@ -87,18 +101,6 @@ class DetectionSet:
 
 
 def hold_out(dataset: DetectionSet, share: float) -> tuple[DetectionSet, DetectionSet]:
-    """Divide a set into one to train on and one to validate on.
-
-    Which image goes where follows from its file name alone, so new images do not move the old ones across; the share is
-    met on average. Where chance would leave one side empty, the nearest image goes there.
-    """
-    draws = [
-        derive_seed(int.from_bytes(image.path.name.encode("utf-8", "surrogatepass"), "big"), Stream.HOLDOUT) / 2**63
-        for image in dataset.images
-    ]
-    held = {i for i, draw in enumerate(draws) if draw < share}
-    held = held or {draws.index(min(draws))}
-    if len(held) == len(dataset):
-        held.remove(draws.index(max(draws)))
-    train = [i for i in range(len(dataset)) if i not in held]
-    return dataset.subset("train", train), dataset.subset("val", sorted(held))
+    """Divide a set into one to train on and one to validate on, by the names of the files; see `sampling.held_out`."""
+    kept, held = held_out([path.name for path in dataset.paths], share)
+    return dataset.subset("train", kept), dataset.subset("val", held)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from densenet_suite.errors import DataError
 
-SPLITS = ("train", "val", "test")
 _ALIASES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 

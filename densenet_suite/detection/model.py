@@ -8,8 +8,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from densenet_suite.backbones.base import Backbone
+from densenet_suite.bifpn import BiFPN
 from densenet_suite.detection.anchors import anchor_boxes
-from densenet_suite.detection.bifpn import BiFPN
 from densenet_suite.detection.heads import PRIOR_BIAS, PredictionHead
 from densenet_suite.detection.structures import ClassTable, RawDetections
 from densenet_suite.detection.variants import DetectorSpec

@@ -12,6 +12,7 @@ from densenet_suite.files import write_text
 from densenet_suite.processes import is_first_process
 from densenet_suite.report.evaluation import evaluate_model
 from densenet_suite.report.figures import plot_curves
+from densenet_suite.report.tasks import REPORTS
 from densenet_suite.training.metrics_log import read_metrics
 from densenet_suite.training.run import Run
 
@@ -36,7 +37,8 @@ def report_run(run: Run) -> dict[str, float | None]:
         if "val" in run.splits:
             scores = evaluate_model(run.model_path, config, "val", run.eval_dir("val"))
         if is_first_process():
-            plot_curves(read_metrics(run.metrics_path), run.dir / "plots" / "curves.png")
+            shown = REPORTS[config.task].shown
+            plot_curves(read_metrics(run.metrics_path), shown, run.dir / "plots" / "curves.png")
             write_text(run.dir / "report.html", _page(run, scores))
             logger.info("report: %s", run.dir / "report.html")
     return scores
@@ -44,9 +46,10 @@ def report_run(run: Run) -> dict[str, float | None]:
 
 def _page(run: Run, scores: dict[str, float | None]) -> str:
     summary, config = run.summary, run.config
-    shown = [(name, scores[name]) for name in ("AP", "AP50", "AP75") if name in scores]
+    report = REPORTS[config.task]
+    shown = [(name, scores[name]) for name in report.shown if name in scores]
     facts = [
-        ("architecture", config.model.architecture),
+        (config.task, config.model.network),
         ("backbone", config.model.backbone or "the architecture's own"),
         ("epochs", f"{summary['epochs']} (best {summary['best_epoch']})"),
         ("steps", summary["steps"]),
@@ -62,9 +65,8 @@ def _page(run: Run, scores: dict[str, float | None]) -> str:
         "<h2>Run</h2>",
         _table([], [(name, str(value)) for name, value in facts]),
         _figure("Curves", run.dir / "plots" / "curves.png"),
-        _figure("Truth (left) and detections (right)", evaluation / "truth_and_detections.jpg"),
-        _figure("Precision and recall", evaluation / "pr.png"),
-        _classes(evaluation / "per_class.csv"),
+        *(_figure(title, evaluation / name) for title, name in report.figures),
+        _classes(evaluation / "per_class.csv", report.columns),
         _figure("First training batch, as the network saw it", run.dir / "images" / "train_batch.jpg"),
         f"<h2>Config</h2><pre>{html.escape(dump_config(config))}</pre>",
     ]
@@ -75,21 +77,17 @@ def _page(run: Run, scores: dict[str, float | None]) -> str:
     )
 
 
-def _classes(path: Path) -> str:
+def _classes(path: Path, columns: Sequence[str]) -> str:
     if not path.is_file():
         return ""
+    count, *scores = columns
     with open(path, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["objects"] != "0"]
-    rows.sort(key=lambda row: -int(row["objects"]))
+        rows = [row for row in csv.DictReader(file) if row[count] != "0"]
+    rows.sort(key=lambda row: -int(row[count]))
     cells = [
-        (
-            row["class"],
-            row["objects"],
-            *(_percent(float(row[key]) if row[key] else None) for key in ("AP", "AP50")),
-        )
-        for row in rows
+        (row["class"], row[count], *(_percent(float(row[key]) if row[key] else None) for key in scores)) for row in rows
     ]
-    return "<h2>Classes</h2>" + _table(["class", "objects", "AP", "AP50"], cells)
+    return "<h2>Classes</h2>" + _table(["class", *columns], cells)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from densenet_suite.config.schema import Config, size_of
+from densenet_suite.config.schema import Config
 from densenet_suite.errors import DataError
 from densenet_suite.files import write_json
 from densenet_suite.installed import is_installed
@@ -23,7 +23,8 @@ from densenet_suite.training.checkpointing import AtomicCheckpointIO, BestModel
 from densenet_suite.training.console import EpochLines
 from densenet_suite.training.metrics_log import MetricsLog
 from densenet_suite.training.run import Run
-from densenet_suite.training.slices import SLICES, Slice
+from densenet_suite.training.slice import Slice
+from densenet_suite.training.slices import SLICES
 
 logger = logging.getLogger(__name__)
 
@@ -140,18 +141,10 @@ def _loggers(run: Run) -> list[Logger]:
 def _report_data(data: Any, run: Run) -> None:
     reports = [split.report() for split in data.splits.values()]
     data.split("train")  # says what is missing where there is nothing to train on
-    for split, report in zip(data.splits.values(), reports, strict=True):
-        logger.info(
-            "%s: %d images (%d without objects), %d objects of %d classes%s",
-            report["split"],
-            report["images"],
-            report["images_without_objects"],
-            report["objects"],
-            sum(count > 0 for count in report["classes"].values()),
-            f", {report['crowd_regions']} crowd regions" if report["crowd_regions"] else "",
-        )
+    for split in data.splits.values():
+        logger.info("%s: %s", split.name, split.describe())
         for finding in split.findings:
-            logger.warning("%s: %s", report["split"], finding)
+            logger.warning("%s: %s", split.name, finding)
     write_json(run.data_report_path, {"splits": reports})
 
 
@@ -163,7 +156,7 @@ def _saver(config: Config, parts: Slice) -> Callable[[Path, Any, float | None, i
             "score": score,
             "monitor": parts.monitor,
         }
-        parts.save(path, task, size_of(config), provenance)
+        parts.save(path, task, config.input_size, provenance)
 
     return save
 

@@ -1,50 +1,112 @@
-"""`predict`: the objects in new pictures."""
+"""`predict`: what is in new pictures, objects or a class for every pixel, whichever the model was trained for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from densenet_suite.errors import ConfigError
 from densenet_suite.images import find_images
-from densenet_suite.modelfile import model_file
+from densenet_suite.modelfile import model_file, read_card
 
 if TYPE_CHECKING:
     from densenet_suite.detection.prediction import Prediction
+    from densenet_suite.segmentation.prediction import Segmentation
+
+# arguments of predict that mean nothing to the other task
+_OF_DETECTION = ("score_threshold", "max_detections")
+_OF_SEGMENTATION = ("tile", "overlap")
 
 
 def predict(
     run: str | Path,
     source: str | Path,
     *,
-    score_threshold: float = 0.3,
-    max_detections: int = 100,
-    batch: int = 8,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
     device: str | None = None,
-) -> "Iterator[Prediction]":
-    """Find objects in files, lazily: a folder of any size needs the memory of one batch.
+) -> "Iterator[Prediction | Segmentation]":
+    """Look at files with a trained model, lazily: a folder of any size needs the memory of one batch.
 
     Args:
         run: a run folder or a model file.
         source: a file, a folder, or a shell pattern.
-        score_threshold: lowest score.
-        max_detections: per picture.
-        batch: pictures at a time.
+        score_threshold: of a detector: lowest score; 0.3 if None.
+        max_detections: of a detector: per picture; 100 if None.
+        tile: of a segmenter: side of what goes through the network at a time, in pixels as it sees them; 512 if None.
+        overlap: of a segmenter: of neighbouring tiles, at least; a quarter of the tile if None.
+        batch: pictures, or tiles, at a time; if None 8 pictures, or a tile on a CPU and 4 on a GPU.
         device: such as "cuda:1"; None for the best there is.
 
     Yields:
-        a Prediction for each file, in sorted order.
+        a Prediction or a Segmentation for each file, in sorted order. A Segmentation computes when it is asked for its
+        rows or its mask.
 
     Raises:
-        ConfigError: there is no trained model.
+        ConfigError: there is no trained model, or an argument is of the other task.
         DataError: there are no pictures; or, after all others have been yielded, some could not be read.
     """
-    if not 0 <= score_threshold <= 1:
+    path = model_file(run)
+    task = task_of(path)
+    given = {"score_threshold": score_threshold, "max_detections": max_detections, "tile": tile, "overlap": overlap}
+    for name in _OF_SEGMENTATION if task == "detection" else _OF_DETECTION:
+        if given[name] is not None:
+            raise ConfigError(f"{name} means nothing to a model of {task}", where=str(path), hint=f"leave {name} out")
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
         raise ConfigError(f"score_threshold is {score_threshold}, a score is between 0 and 1")
-    path, files = model_file(run), find_images(source)
-    return _predictions(path, files, score_threshold, max_detections, batch, device)
+    files = find_images(source)
+    if task == "detection":
+        threshold = 0.3 if score_threshold is None else score_threshold
+        return _detections(path, files, threshold, max_detections or 100, batch or 8, device)
+    return _segmentations(path, files, tile or 512, overlap, batch, device)
 
 
-def _predictions(
+def save_results(
+    run: str | Path, predictions: "Iterable[Any]", out: str | Path, outputs: Sequence[str] | None = None
+) -> Iterator[Any]:
+    """Write what `predict` yields to a folder while it passes through.
+
+    Args:
+        run: the run folder or model file that predicted.
+        predictions: from `predict`.
+        out: the folder; made if it is missing.
+        outputs: of a detector "pictures", "coco", "csv" (all three if None); of a segmenter "masks", "overlays" (these
+            two if None), "probabilities", "uncertainty".
+
+    Yields:
+        each prediction, once it is written.
+
+    Raises:
+        ConfigError: an unknown output.
+    """
+    if task_of(model_file(run)) == "detection":
+        from densenet_suite.detection.prediction_files import OUTPUTS, save_predictions
+
+        return save_predictions(predictions, out, outputs or OUTPUTS)
+    from densenet_suite.segmentation.prediction_files import save_segmentations
+
+    return save_segmentations(predictions, out, outputs or ("masks", "overlays"))
+
+
+def task_of(path: Path) -> str:
+    """Return what a model file is for.
+
+    Raises:
+        ConfigError: it is none of ours.
+    """
+    card = read_card(path)
+    if card is None:
+        raise ConfigError(
+            "not a model file of densenet_suite",
+            where=str(path),
+            hint="foreign weights load through create_detector and create_segmenter",
+        )
+    return str(card["task"])
+
+
+def _detections(
     path: Path,
     files: Sequence[Path],
     score_threshold: float,
@@ -52,14 +114,35 @@ def _predictions(
     batch: int,
     device: str | None,
 ) -> "Iterator[Prediction]":
-    import torch
-
     from densenet_suite.detection.build import load_model
     from densenet_suite.detection.postprocess import Postprocess
     from densenet_suite.detection.prediction import Predictor
 
     model, card = load_model(path)
     height, width = card["input_size"]
-    best = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = Postprocess(score_threshold=score_threshold, max_detections=max_detections)
-    yield from Predictor(model, (height, width), chosen, device or best, batch)(files)
+    yield from Predictor(model, (height, width), chosen, _device(device), batch)(files)
+
+
+def _segmentations(
+    path: Path, files: Sequence[Path], tile: int, overlap: int | None, batch: int | None, device: str | None
+) -> "Iterator[Segmentation]":
+    from densenet_suite.segmentation.build import load_model
+    from densenet_suite.segmentation.prediction import SegmentationPredictor
+
+    model, card = load_model(path)
+    where = _device(device)
+    yield from SegmentationPredictor(
+        model,
+        tile=(tile, tile),
+        overlap=tile // 4 if overlap is None else overlap,
+        scale=card["scale"],
+        device=where,
+        batch=batch or (1 if where == "cpu" else 4),
+    )(files)
+
+
+def _device(named: str | None) -> str:
+    import torch
+
+    return named or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -57,8 +57,9 @@ def fit_run(run: "Run", *, resume: bool = False) -> "Run":
     """Train into a run folder that stands, evaluate, and write the report."""
     from densenet_suite.report.pictures import TrainPictures
     from densenet_suite.report.run_report import report_run
+    from densenet_suite.report.tasks import REPORTS
     from densenet_suite.training.fit import fit
 
-    fit(run.config, run, resume=resume, callbacks=[TrainPictures(run.dir / "images")])
+    fit(run.config, run, resume=resume, callbacks=[TrainPictures(run.dir / "images", REPORTS[run.config.task])])
     report_run(run)
     return run

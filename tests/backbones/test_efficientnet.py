@@ -9,6 +9,7 @@ import torch
 from peers import apart, randomize
 
 from densenet_suite import create_backbone
+from densenet_suite.backbones.base import check_levels
 from densenet_suite.backbones.efficientnet import EfficientNet
 from densenet_suite.backbones.variants import PUBLISHED, efficientnet_spec
 
@@ -56,6 +57,22 @@ def test_maps_of_any_image_have_ceil_of_size_over_stride_cells(name, size):
     assert [tuple(features.shape[1:]) for features in maps] == [
         (channels, *cell) for channels, cell in zip(backbone.channels, cells, strict=True)
     ]
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_maps_may_be_taken_behind_the_stem_and_other_blocks():
+    spec = efficientnet_spec(SMALL[0])
+    usual = EfficientNet(spec).eval()
+    last = spec.block_taps()[-1]
+    tapped = EfficientNet(replace(spec, tap_blocks=(0, 2, last))).eval()
+    tapped.load_state_dict(usual.state_dict())
+    check_levels(tapped)
+    images = torch.randn(1, 3, 65, 33)
+    with torch.no_grad():
+        stem, _, coarse = tapped(images)
+        torch.testing.assert_close(stem, usual.stem(images))
+        torch.testing.assert_close(coarse, usual(images)[-1])
+    assert tapped.strides == (2, 4, 32)
 
 
 # research/backbones.md, section 6.2

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,19 @@ def test_condconv_has_experts_in_the_last_three_stages():
 def test_a_spec_survives_json(name):
     spec = PUBLISHED[name]
     assert EfficientNetSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_a_spec_without_taps_is_read_as_files_of_version_0_1_0_have_it():
+    values = json.loads(json.dumps(B0.to_dict()))
+    del values["tap_blocks"]
+    assert EfficientNetSpec.from_dict(values) == B0
+
+
+def test_maps_are_taken_behind_the_last_block_of_each_stride_unless_others_are_named():
+    assert B0.block_taps() == (1, 3, 5, 11, 16)
+    named = replace(B0, tap_blocks=(0, 3, 5, 9, 16))
+    assert named.block_taps() == (0, 3, 5, 9, 16)
+    assert EfficientNetSpec.from_dict(json.loads(json.dumps(named.to_dict()))) == named
 
 
 @pytest.mark.parametrize(("phi", "smaller"), [(-1.5, True), (0.5, False)])

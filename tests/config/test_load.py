@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densenet_suite.config.detection import DetectionConfig
 from densenet_suite.config.load import config_from_values, dump_config, load_config, save_config
-from densenet_suite.config.schema import Config
 from densenet_suite.errors import ConfigError, Problem
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -97,9 +97,23 @@ except SystemExit as stop:
 
 def test_a_minimal_file_is_a_whole_config(minimal, tmp_path):
     config = load_config(minimal)
-    assert config == Config(
+    assert config == DetectionConfig(
         task="detection", name="first", model={"architecture": "efficientdet_d0"}, data={"root": str(tmp_path)}
     )
+
+
+def test_an_unknown_task_is_reported_with_the_known_ones_and_all_else_that_is_wrong(write):
+    path = write("task: segmentatoin\nname: a\ndata:\n  rot: .\n  crop: 4\n")
+    messages = [str(problem) for problem in _problems(path)]
+    assert 'task: there is no task "segmentatoin"' in messages[0]
+    assert "known are detection, segmentation" in messages[0]
+    assert any(message.startswith("data.rot: unknown key") for message in messages)
+    assert any(message.startswith("data.crop: should be a whole number") for message in messages)
+
+
+def test_a_config_without_a_task_says_that_it_needs_one(write):
+    problem = _only(_problems(write("name: a\nmodel: {architecture: efficientdet_d0}\ndata: {root: .}\n")))
+    assert problem.what == "task: this key is required"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -8,14 +8,26 @@ import lightning as L
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from densenet_suite.augment import AugmentPolicy
-from densenet_suite.config import schema
-from densenet_suite.config.schema import Config, Section, size_of
+from densenet_suite.augment import AugmentPolicy, MaskPolicy
+from densenet_suite.config import detection, schema, segmentation
+from densenet_suite.config.detection import DetectionConfig
+from densenet_suite.config.schema import Config, Section
+from densenet_suite.config.segmentation import SegmentationConfig
+from densenet_suite.config.tasks import TASKS
 from densenet_suite.detection.postprocess import Postprocess
 from densenet_suite.detection.variants import DETECTORS, list_detectors
 from densenet_suite.optim import Recipe
 
-SECTIONS = [part for part in vars(schema).values() if inspect.isclass(part) and issubclass(part, Section)]
+MODULES = (schema, detection, segmentation)
+SECTIONS = list(
+    dict.fromkeys(
+        part
+        for module in MODULES
+        for part in vars(module).values()
+        if inspect.isclass(part) and issubclass(part, Section)
+    )
+)
+SHARED = {Section, Config, schema.ModelConfig, schema.DataConfig}  # what the tasks' own sections extend
 
 
 def _config(**changes):
@@ -26,7 +38,7 @@ def _config(**changes):
         for section in sections:
             target = target.setdefault(section, {})
         target[last] = value
-    return Config.model_validate(values)
+    return DetectionConfig.model_validate(values)
 
 
 def _message(**changes):
@@ -49,14 +61,14 @@ def test_a_section_takes_no_unknown_key(section):
 
 
 def test_every_section_has_its_place_in_the_config():
-    placed, left = set(), [Config]
+    placed, left = set(), list(TASKS.values())
     while left:
         section = left.pop()
         placed.add(section)
         for field in section.model_fields.values():
             parts = [field.annotation, *typing.get_args(field.annotation)]
             left += [part for part in parts if inspect.isclass(part) and issubclass(part, BaseModel)]
-    assert placed == set(SECTIONS) - {Section}
+    assert placed | SHARED == set(SECTIONS)
 
 
 def test_a_config_does_not_change():
@@ -121,7 +133,7 @@ def test_a_value_out_of_range_is_refused_with_the_range(key, value, message):
     ("value", "size"), [(64, (64, 64)), ([64, 96], (64, 96)), ((64, 96), (64, 96)), (32, (32, 32))]
 )
 def test_the_size_is_one_side_or_two(value, size):
-    assert size_of(_config(data__size=value)) == size
+    assert _config(data__size=value).input_size == size
 
 
 @pytest.mark.parametrize("value", [31, 0, -64, [64, 16], [64, 96, 3], [64], [], "512", 512.0, True, {"height": 64}])
@@ -132,7 +144,7 @@ def test_another_size_is_refused_with_the_rule(value):
 
 @pytest.mark.parametrize("name", list_detectors("efficientdet_d[0-3]"))
 def test_the_size_is_the_architectures_where_none_is_given(name):
-    assert size_of(_config(model__architecture=name)) == (DETECTORS[name].size,) * 2
+    assert _config(model__architecture=name).input_size == (DETECTORS[name].size,) * 2
 
 
 @pytest.mark.parametrize(
@@ -164,7 +176,7 @@ def test_reserved_arguments_are_the_trainers_and_other_keys_decide_them():
     for place in schema._OWN_TRAINER_KEYS.values():
         if "." in place:
             section, key = place.split(".")
-            assert key in Config.model_fields[section].annotation.model_fields
+            assert key in DetectionConfig.model_fields[section].annotation.model_fields
 
 
 def test_an_argument_the_trainer_does_not_have_suggests_the_nearest():
@@ -184,7 +196,12 @@ def test_averaging_without_recalibration_is_refused_with_the_remedy():
 
 
 @pytest.mark.parametrize(
-    ("section", "built"), [(schema.AugmentConfig, AugmentPolicy), (schema.PostprocessConfig, Postprocess)]
+    ("section", "built"),
+    [
+        (detection.DetectionAugmentConfig, AugmentPolicy),
+        (detection.PostprocessConfig, Postprocess),
+        (segmentation.SegmentationAugmentConfig, MaskPolicy),
+    ],
 )
 def test_defaults_are_those_of_what_is_built_from_them(section, built):
     assert section().model_dump() == dataclasses.asdict(built())
@@ -199,3 +216,56 @@ def test_the_defaults_of_the_optimizer_are_those_of_the_recipe():
         recipe.weight_decay,
     )
     assert schema.TrainConfig().warmup_epochs == recipe.warmup_epochs
+
+
+# segmentation
+
+
+def _segmentation(**changes):
+    values = {"task": "segmentation", "name": "a", "data": {"root": "/"}}
+    for dotted, value in changes.items():
+        *sections, last = dotted.split("__")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[last] = value
+    return SegmentationConfig.model_validate(values)
+
+
+def _segmentation_message(**changes):
+    with pytest.raises(ValidationError) as caught:
+        _segmentation(**changes)
+    return " ".join(error["msg"] for error in caught.value.errors())
+
+
+def test_a_segmentation_needs_a_task_a_name_and_a_folder():
+    config = _segmentation()
+    assert (config.model.decoder, config.model.backbone, config.input_size) == ("unet", "efficientnet_b0", (256, 256))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model__decoder", "unett", "unknown decoder 'unett'; did you mean unet"),
+        ("model__backbone", "efficientnet_b99", "unknown backbone 'efficientnet_b99'"),
+        ("model__attention", "se", "Input should be 'scse'"),
+        ("model__in_channels", 0, "greater than or equal to 1"),
+        ("data__crop", 16, "should be a whole number of at least 32, or [height, width], got 16"),
+        ("data__scale", 0.0, "greater than 0"),
+        ("data__classes", {"cell": "red"}, "'red' is neither a number nor a colour"),
+        ("data__ignore", ("#12345",), "'#12345' is neither a number nor a colour"),
+        ("data__mask_name", "mask", "'mask' does not say where the image's name stands"),
+        ("loss__terms", (), "at least 1 item"),
+        ("loss__terms", ({"name": "dicee"},), "there is no loss 'dicee'; known are cross_entropy"),
+        ("loss__class_weights", "even", "Input should be 'balanced'"),
+        ("tiles__overlap", 600, "overlap 600 is more than half of size 1024"),
+        ("augment__rotate", 200.0, "less than or equal to 180"),
+    ],
+)
+def test_a_wrong_value_of_a_segmentation_is_refused_with_the_rule(key, value, message):
+    assert message in _segmentation_message(**{key: value})
+
+
+def test_classes_are_values_colours_or_lists_of_them():
+    classes = {"road": 0, "water": "#0000FF", "rest": (3, "#101010")}
+    assert _segmentation(data__classes=classes).data.classes == classes

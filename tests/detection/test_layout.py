@@ -5,8 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from densenet_suite.detection.layout import SPLITS, SplitPaths, find_images, find_split
+from densenet_suite.detection.layout import SplitPaths, find_images, find_split
 from densenet_suite.errors import DataError
+from densenet_suite.labelled_data import SPLITS
 
 
 @pytest.fixture

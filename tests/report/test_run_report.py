@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from densenet_suite.report.figures import plot_curves, plot_precision_recall
+from densenet_suite.report.detection import plot_precision_recall
+from densenet_suite.report.figures import plot_curves
 from densenet_suite.report.run_report import report_run
 
 
@@ -60,7 +61,7 @@ def test_curves_of_an_epoch_without_scores(tmp_path: Path) -> None:
         {"epoch": "1", "train/loss": "2.0", "val/loss": "", "val/AP": "", "lr": "0.1"},
         {"epoch": "2", "train/loss": "1.0", "val/loss": "1.5", "val/AP": "0.25", "lr": "0.05"},
     ]
-    plot_curves(rows, tmp_path / "curves.png")
+    plot_curves(rows, ["AP"], tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 400
 

@@ -1,4 +1,4 @@
-"""Whole runs of a tiny detector."""
+"""Whole runs of a tiny detector, and of a tiny segmenter where both must keep the same promise."""
 
 import json
 import math
@@ -35,9 +35,10 @@ def start(config: Path, folder: Path, *overrides: str, callbacks: tuple[L.Callba
     return run
 
 
-@pytest.fixture(scope="module")
-def stopped_and_resumed(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+@pytest.fixture(scope="module", params=["tiny_config", "tiny_segmenter_config"], ids=["detection", "segmentation"])
+def stopped_and_resumed(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """Return a run that went through, and one that was cut in its third epoch and resumed."""
+    tiny_config = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("resume")
     overrides = ["train.epochs=4", "model.drop_path=0.2"]
     whole = start(tiny_config, folder, "name=whole", *overrides)
@@ -166,6 +167,48 @@ def test_a_setting_trains(tiny_config: Path, tmp_path: Path, overrides: list[str
     assert run.summary["status"] == "finished"
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["train.accumulate=2"],
+        ["train.ema=0", "train.recalibrate=0"],
+        ["train.optimizer.name=sgd", "train.optimizer.lr=0.1"],
+        ["model.in_channels=1"],
+        ["model.attention=scse", "model.norm=group"],
+        ["model.deep_supervision=true", "data.crop=[40, 72]"],
+        ["model.decoder=deeplabv3plus"],
+        ["model.decoder=bifpn"],
+        ["loss.terms=[{name: focal}, {name: tversky}, {name: lovasz, weight: 0.5}, {name: boundary, weight: 0.1}]"],
+        ["loss.class_weights=balanced"],
+        ["loss.class_weights={background: 0.5, disc: 1.0, square: 1.0, triangle: 1.0, star: 2.0}"],
+        [
+            "data.multilabel=true",
+            "data.classes={disc: 1, square: 2, triangle: 3, star: 4}",
+            "data.nearest_colour=false",
+        ],
+        ["data.classes=null"],
+        ["data.scale=0.5"],
+        ["tiles.size=64", "tiles.overlap=16"],
+        ["augment.rotate=20.0", "augment.elastic=2.0", "augment.rotate90=1.0"],
+        ["train.freeze=[backbone.*]"],
+    ],
+    ids=lambda overrides: " ".join(overrides),
+)
+def test_a_setting_of_segmentation_trains(tiny_segmenter_config: Path, tmp_path: Path, overrides: list[str]) -> None:
+    run = start(tiny_segmenter_config, tmp_path, *overrides)
+    (row,) = read_metrics(run.metrics_path)
+    assert math.isfinite(float(row["train/loss"]))
+    assert math.isfinite(float(row["val/loss"]))
+    assert 0 <= float(row["val/mIoU"]) <= 1
+    assert run.summary["status"] == "finished"
+
+
+def test_weights_for_other_classes_than_the_datas_are_refused(tiny_segmenter_config: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"loss.class_weights names disc; the classes are background, disc, square"):
+        start(tiny_segmenter_config, tmp_path, "loss.class_weights={disc: 2.0}")
+
+
 def test_accumulation_takes_one_step_for_several_batches(tiny_config: Path, tmp_path: Path) -> None:
     assert start(tiny_config, tmp_path, "train.accumulate=3").summary["steps"] == 1
 
@@ -257,6 +300,30 @@ def test_plain_lightning_trains_our_modules(synthetic: Path, tmp_path: Path) -> 
     trainer.fit(task, data)
     assert trainer.global_step == 2
     assert task.scores is None or "AP" in task.scores.summary
+
+
+def test_plain_lightning_trains_our_segmenters(synthetic: Path, tmp_path: Path) -> None:
+    import densenet_suite as ds
+
+    data = ds.SegmentationData(synthetic, (64, 64), 4)
+    model = ds.create_segmenter("unet", classes=data.classes, backbone="efficientnet(width=0.25, depth=0.25)")
+    task = ds.SegmentationTask(model, Recipe("adamw", lr=0.01), [ds.LossTerm("dice")])
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[ds.EvaluationWeights(0.9, 8)],
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(task, data)
+    assert trainer.global_step == 2
+    trainer.validate(task, data, verbose=False)
+    assert task.scores is not None
+    assert "mIoU" in task.scores.summary
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -44,3 +44,37 @@ def test_a_trained_model_starts_another_run_on_other_classes(trained_run, synthe
     assert "3 of 4 classes by name" in text
     assert "class 'coin'" in text
     assert load(run.dir).classes.names == ("coin", "square", "triangle", "star")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.backbone=timm/resnet18"],
+        ["model.backbone=tf_efficientnet_lite0"],
+        ["model.backbone=timm/convnext_atto", "model.decoder=upernet"],
+        ["model.decoder=fpn"],
+        ["model.decoder=bifpn"],
+    ],
+    ids=" ".join,
+)
+def test_a_segmenters_backbone_and_decoder_are_swapped_by_one_key(
+    tiny_segmenter_config: Path, synthetic: Path, tmp_path: Path, overrides: list[str]
+) -> None:
+    run = train(tiny_segmenter_config, [f"output={tmp_path}", *overrides, "trainer.limit_train_batches=1"])
+    assert run.summary["steps"] == 1
+    moved = run.dir.rename(tmp_path / "moved")
+    found = list(predict(moved, synthetic / "images" / "test"))
+    assert [prediction.mask.shape for prediction in found] == [(64, 96)] * 3
+
+
+def test_a_detectors_backbone_starts_a_segmenter(
+    trained_run, tiny_segmenter_config: Path, synthetic: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    from densenet_suite.backbones.weights import export_tensors
+
+    save_file(export_tensors(load(trained_run.dir).backbone, "timm"), tmp_path / "backbone.safetensors")
+    changes = [f"output={tmp_path}", f"model.weights={tmp_path / 'backbone.safetensors'}"]
+    run = train(tiny_segmenter_config, [*changes, "trainer.limit_train_batches=1"])
+    assert "tensors loaded" in (run.dir / "log.txt").read_text()

@@ -2,7 +2,7 @@
 
 Reference: EfficientDet, arXiv:1911.09070, section 3 and figure 3. Differs from effdet's code in that resampling follows
 from the sizes of the features at hand, so one network takes images of any size, and in that convolutions in front of a
-batch norm have no bias (it would have no effect; `checkpoints` folds the published ones away).
+batch norm have no bias (it would have no effect; the detector's `checkpoints` folds the published ones away).
 """
 
 import math

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from densenet_suite.detection.bifpn import BiFPN, FusionNode, Node, Resample, bifpn_graph
-from densenet_suite.detection.model import NORM
+from densenet_suite.bifpn import BiFPN, FusionNode, Node, Resample, bifpn_graph
+from densenet_suite.layers import Norm
+
+NORM = Norm(eps=1e-3, momentum=0.01)
 
 
 def neck(levels=5, in_channels=(4, 8, 12), **options):

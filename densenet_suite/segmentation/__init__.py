@@ -1,0 +1,1 @@
+"""Segmentation: a class for every pixel. Names and tables load without torch, networks and training with it."""

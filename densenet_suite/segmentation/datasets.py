@@ -1,0 +1,326 @@
+"""Labelled scenes in memory: where every image and its mask are, and what the masks hold, checked before training.
+
+Nothing of a picture is kept, only what its header says; masks are read once for the check, and again when they are
+needed.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from densenet_suite.errors import DataError
+from densenet_suite.findings import Findings
+from densenet_suite.images import ImageRecord
+from densenet_suite.rasters import read_raster
+from densenet_suite.sampling import held_out
+from densenet_suite.segmentation.coco_masks import read_coco_masks
+from densenet_suite.segmentation.layout import CocoFile, SplitFiles
+from densenet_suite.segmentation.masks import DecodedMask, FileMask, MaskCodec
+from densenet_suite.segmentation.pairing import PairedFiles
+from densenet_suite.segmentation.scene_files import MaskError, read_scene_header
+from densenet_suite.segmentation.structures import IGNORE, MaskClasses
+
+Array = np.ndarray[Any, Any]
+_READERS = 8
+
+
+class MaskSource(Protocol):
+    """Where a mask comes from: files, or polygons."""
+
+    @property
+    def place(self) -> str:
+        """The file, for messages."""
+
+    def decode(self) -> DecodedMask:
+        """Return the mask, uint8 [h w] or [k h w]."""
+
+
+@dataclass(frozen=True)
+class LabelledScene:
+    """An image and its mask; height, width (of the upright picture), bands and dtype are those of the image file."""
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    mask: MaskSource
+
+
+@dataclass(frozen=True)
+class SegmentationSet:
+    """One split.
+
+    Attributes:
+        name: of the split.
+        source: the folder, table or file that says what belongs together.
+        classes: what the masks hold.
+        scenes: the images.
+        findings: what was noticed, and mended, while reading.
+        pixel_counts: int64 [n k], pixels of each scene that are of each class.
+        known_counts: int64 [n k], pixels of each scene for which the mask says whether they are of the class; where
+            classes exclude each other, all columns are equal.
+    """
+
+    name: str
+    source: Path
+    classes: MaskClasses
+    scenes: tuple[LabelledScene, ...]
+    findings: Findings
+    pixel_counts: Array
+    known_counts: Array
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The image files."""
+        return tuple(scene.path for scene in self.scenes)
+
+    def subset(self, name: str, indices: Sequence[int]) -> Self:
+        """Return a part of it under another name."""
+        chosen = np.array(indices, np.int64)
+        return replace(
+            self,
+            name=name,
+            scenes=tuple(self.scenes[i] for i in indices),
+            pixel_counts=self.pixel_counts[chosen],
+            known_counts=self.known_counts[chosen],
+        )
+
+    def describe(self) -> str:
+        """Return a line for the log."""
+        report = self.report()
+        bands, dtypes = ("/".join(str(kind) for kind in report[key]) for key in ("bands", "dtypes"))
+        pixels = {name: counts["pixels"] for name, counts in report["classes"].items()}
+        known = max(1, int(self.known_counts.sum() / len(self.classes)))
+        shares = ", ".join(f"{name} {100 * count / known:.1f} %" for name, count in pixels.items())
+        return f"{report['images']} images of {bands} bands, {dtypes}; {shares}"
+
+    def report(self) -> dict[str, Any]:
+        """Return counts and findings for `data_report.json`."""
+        pixels = sum(scene.height * scene.width for scene in self.scenes)
+        known = int(self.known_counts.sum()) / max(1, len(self.classes))
+        return {
+            "split": self.name,
+            "source": str(self.source),
+            "images": len(self.scenes),
+            "pixels": pixels,
+            "ignored_share": 1 - known / max(1, pixels),
+            "bands": sorted({scene.bands for scene in self.scenes}),
+            "dtypes": sorted({scene.dtype for scene in self.scenes}),
+            "multilabel": self.classes.multilabel,
+            "classes": {
+                name: {
+                    "pixels": int(self.pixel_counts[:, i].sum()),
+                    "images": int((self.pixel_counts[:, i] > 0).sum()),
+                }
+                for i, name in enumerate(self.classes.names)
+            },
+            "findings": self.findings.to_list(),
+        }
+
+
+def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> SegmentationSet:
+    """Read a split: the header of every image and every pixel of every mask, in threads.
+
+    What a run would suffer from stops it, all kinds at once: an image without mask, a mask of another size than its
+    image, a value that stands for no class, images of different depths or bands. What it can live with is counted in
+    `findings`: masks without image, pixels that took the nearest colour, EXIF orientations that turn a picture, and, of
+    the training split, classes without a pixel.
+
+    Args:
+        name: of the split.
+        files: from `find_split` or `name_split`.
+        codec: what the values of the masks mean, from `find_codec`, which every split and the model share.
+
+    Raises:
+        DataError: there is nothing to read, or there are faults that would make a run wrong.
+    """
+    source = files.annotations if isinstance(files, CocoFile) else files.where
+    findings = Findings(str(source))
+    if isinstance(files, CocoFile):
+        pairs: list[tuple[Path, MaskSource]] = list(read_coco_masks(files, codec.classes, findings))
+    else:
+        _note_unpaired(files, findings)
+        order = [files.layers.index(name) for name in codec.classes.names] if files.layers else [0]
+        pairs = [(pair.image, FileMask(codec, tuple(pair.masks[i] for i in order))) for pair in files.pairs]
+    scenes = _read_headers(pairs, findings)
+    counts = _check_masks(scenes, codec.classes, findings)
+    if not pairs and not any(findings):
+        findings.error("no-images", f"the {name} split has no image with a mask")
+    _check_alike(scenes, findings)
+    findings.raise_errors()
+    shape = (len(scenes), len(codec.classes))
+    found = SegmentationSet(
+        name=name,
+        source=source,
+        classes=codec.classes,
+        scenes=tuple(scenes),
+        findings=findings,
+        pixel_counts=np.array([pixels for pixels, _ in counts], np.int64).reshape(shape),
+        known_counts=np.array([known for _, known in counts], np.int64).reshape(shape),
+    )
+    if name == "train":
+        _note_absent_classes(found, range(len(found.classes)))
+    return found
+
+
+def read_scene(scene: LabelledScene, bands: int | None = None) -> tuple[Array, Array]:
+    """Return the pixels [h w c] of a scene as the file has them, and its mask, uint8 [h w] or [k h w].
+
+    Pixels that the image declares to be no data are 255 in the mask.
+
+    Args:
+        scene: from a `SegmentationSet`.
+        bands: 3 to repeat grey images, 1 to turn colours to grey; None for what the file has.
+
+    Raises:
+        DataError: a file has changed since the split was read.
+    """
+    image, nodata, record = read_raster(scene.path, bands)
+    if (record.height, record.width) != (scene.height, scene.width):
+        raise DataError("the picture has another size than when training began", where=str(scene.path))
+    mask = scene.mask.decode().mask
+    if mask.shape[-2:] != (scene.height, scene.width):
+        raise DataError("the mask has another size than when training began", where=scene.mask.place)
+    if nodata is not None and nodata.any():
+        mask = np.where(nodata, np.uint8(IGNORE), mask)
+    return image, mask
+
+
+def hold_out(dataset: SegmentationSet, share: float) -> tuple[SegmentationSet, SegmentationSet]:
+    """Divide a set into one to train on and one to validate on, by the names of the files; see `sampling.held_out`."""
+    kept, held = held_out([path.name for path in dataset.paths], share)
+    train = dataset.subset("train", kept)
+    _note_absent_classes(train, np.flatnonzero(dataset.pixel_counts.any(0)).tolist())  # others were noted before
+    return train, dataset.subset("val", held)
+
+
+def _note_unpaired(files: PairedFiles, findings: Findings) -> None:
+    if files.unlabelled:
+        findings.error("mask-missing", files.missing(), files.hint)
+    for path in files.unused:
+        findings.warning("mask-without-image", f"mask {path.name} belongs to no image")
+
+
+def _read_headers(pairs: Iterable[tuple[Path, MaskSource]], findings: Findings) -> list[LabelledScene]:
+    """Return the scenes whose images can be read."""
+
+    def header(path: Path) -> ImageRecord | DataError:
+        try:
+            return read_scene_header(path)
+        except DataError as error:
+            return error
+
+    pairs = list(pairs)
+    scenes = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        for (path, mask), record in zip(pairs, pool.map(header, [path for path, _ in pairs]), strict=True):
+            if isinstance(record, DataError):
+                problem = record.problems[0]
+                check = "image-missing" if "does not exist" in problem.what else "image-unusable"
+                findings.error(check, f"{problem.what}: {path}", problem.hint)
+                continue
+            if record.orientation != 1:
+                findings.warning(
+                    "image-turned",
+                    f"image {path.name} is turned by its EXIF orientation {record.orientation}; "
+                    "its mask must be that of the upright picture",
+                )
+            scenes.append(LabelledScene(path, record.height, record.width, record.bands, record.dtype, mask))
+    return scenes
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What is left of a mask once it has been looked at: its size, its counts, or what is wrong with it."""
+
+    size: tuple[int, int] = (0, 0)
+    pixels: Array | None = None
+    known: Array | None = None
+    nearest: int = 0
+    fault: DataError | None = None
+
+
+def _check_masks(
+    scenes: Sequence[LabelledScene], classes: MaskClasses, findings: Findings
+) -> list[tuple[Array, Array]]:
+    """Return the pixels of each class, and those known for each, of every scene whose mask is sound."""
+
+    def check(scene: LabelledScene) -> _Checked:
+        try:
+            found = scene.mask.decode()
+        except DataError as error:
+            return _Checked(fault=error)
+        height, width = found.mask.shape[-2:]
+        pixels, known = count_classes(found.mask, classes)
+        return _Checked((height, width), pixels, known, found.nearest)
+
+    counts = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        for scene, checked in zip(scenes, pool.map(check, scenes), strict=True):
+            if checked.fault is not None:
+                problem = checked.fault.problems[0]
+                kind = checked.fault.check if isinstance(checked.fault, MaskError) else "mask-unusable"
+                findings.error(kind, f"{problem.what}: {problem.where}", problem.hint)
+            elif checked.size != (scene.height, scene.width):
+                _note_size(scene, checked.size, findings)
+            else:
+                assert checked.pixels is not None
+                assert checked.known is not None
+                counts.append((checked.pixels, checked.known))
+                if checked.nearest:
+                    findings.warning(
+                        "nearest-colour",
+                        f"{checked.nearest} pixels of {scene.mask.place} took the class of the nearest colour",
+                    )
+    return counts
+
+
+def _note_size(scene: LabelledScene, size: tuple[int, int], findings: Findings) -> None:
+    turned = size == (scene.width, scene.height)
+    findings.error(
+        "mask-size",
+        f"image {scene.path} is {scene.width}x{scene.height} (width x height), "
+        f"its mask {scene.mask.place} is {size[1]}x{size[0]}",
+        "the image's EXIF orientation turns it, and the mask must be that of the upright picture"
+        if turned
+        else "masks are never resized: export this one in the size of its image",
+    )
+
+
+def count_classes(mask: Array, classes: MaskClasses) -> tuple[Array, Array]:
+    """Return the pixels [k] of each class, and the pixels [k] that are known to be of each class or not."""
+    if classes.multilabel:
+        layers = mask.reshape(len(classes), -1)
+        return np.count_nonzero(layers == 1, 1), np.count_nonzero(layers != IGNORE, 1)
+    counts = np.bincount(mask.reshape(-1), minlength=IGNORE + 1)
+    return counts[: len(classes)], np.full(len(classes), mask.size - counts[IGNORE])
+
+
+def _check_alike(scenes: Sequence[LabelledScene], findings: Findings) -> None:
+    """Refuse images that no one network can take; grey among colours is no fault, as one becomes the other."""
+    depths: dict[bool, str] = {}
+    bands: dict[int, str] = {}
+    for scene in scenes:
+        depths.setdefault(scene.dtype == "uint8", f"{scene.path.name} is {scene.dtype}")
+        bands.setdefault(3 if scene.bands == 1 else scene.bands, f"{scene.path.name} has {scene.bands}")
+    if len(depths) > 1:
+        findings.error("depths-differ", f"images differ in depth: {', '.join(depths.values())}", "convert them to one")
+    if len(bands) > 1:
+        findings.error("bands-differ", f"images differ in bands: {', '.join(bands.values())}", "convert them to one")
+
+
+def _note_absent_classes(train: SegmentationSet, among: Iterable[int]) -> None:
+    for i in among:
+        if not train.pixel_counts[:, i].any():
+            train.findings.warning(
+                "class-absent",
+                f"class {train.classes.names[i]!r} has no pixel in the training split: it cannot be learned",
+            )
