@@ -5,6 +5,7 @@ become RGB; an alpha channel is dropped and the colours below it kept. A damaged
 """
 
 import glob
+import logging
 import struct
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from densenet_suite.errors import DataError
+
+# what Pillow's TIFF reader logs as an error it also raises, and that is told here
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 MAX_PIXELS = 100_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")

@@ -29,10 +29,12 @@ _PACKAGES = (
     "torchvision",
     "lightning",
     "timm",
+    "segmentation-models-pytorch",
     "albumentations",
     "numpy",
     "pycocotools",
     "hotcoco",
+    "rasterio",
 )
 
 

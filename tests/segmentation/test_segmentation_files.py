@@ -1,4 +1,5 @@
 import csv
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -146,8 +147,8 @@ def test_an_overlay_is_the_drawing(tmp_path, suffix):
 class Tall(Raster):
     """A scene that is larger than a screen."""
 
-    def __init__(self, path):
-        self.record = ImageRecord(path, 5000, 30, 3, "uint8", 1)
+    def __init__(self, path, height=5000, width=30):
+        self.record = ImageRecord(path, height, width, 3, "uint8", 1)
 
     def read(self, window):
         rows = np.arange(window.top, window.top + window.height) // 20
@@ -167,6 +168,20 @@ def test_the_overlay_of_a_huge_scene_is_reduced(tmp_path):
         assert file.width == 10
         assert file.height > 1667
         assert np.abs(np.asarray(file)[:1667].astype(int) - np.asarray(found.draw())[:1667]).mean() < 4
+
+
+def test_the_overlay_of_a_huge_scene_keeps_no_more_than_it_shows(tmp_path):
+    """12 million pixels, of which a hundredth is drawn; a view of a row would keep the row."""
+
+    def run(raster):
+        for top in range(0, 20_000, 100):
+            yield Rows(top, np.zeros((100, 600), np.uint8), np.zeros((3, 100, 600)), np.zeros((100, 600)))
+
+    tracemalloc.start()
+    save([Segmentation(Tall(tmp_path / "a.png", 20_000, 600), CLASSES, run)], tmp_path, "overlays")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
 
 
 def test_the_table_has_the_pixels_of_each_class_and_the_seam_score(tmp_path):
