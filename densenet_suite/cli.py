@@ -1,7 +1,8 @@
 """The command line: each verb is the function of the same name, with the same arguments.
 
 Standard output carries results, standard error what is said to people. Exit codes: 0 done, 1 the run failed, 2 usage or
-config, 3 data, 4 an optional package is missing.
+config, 3 data, 4 an optional package is missing; 130 (SIGINT), 138 (SIGUSR1) or 143 (SIGTERM) training was stopped by
+this signal and can be resumed. A second signal ends the process at once.
 """
 
 import json

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 import lightning as L
@@ -125,6 +127,7 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
             "num_workers": workers,
             "pin_memory": torch.cuda.is_available(),
             "persistent_workers": workers > 0,
+            "worker_init_fn": _outlive_one_signal,
         }
 
     def _get(self, name: str) -> S | None:
@@ -164,6 +167,17 @@ def _warn_of_shared_images(splits: Mapping[str, Split]) -> None:
                     f"image {path.name} is in the train split too: its score will be too good",
                     "take it out of one of them",
                 )
+
+
+def _outlive_one_signal(worker: int) -> None:
+    """Leave the first signal that ends a run to the process that trains, which still needs its worker."""
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), wait)
 
 
 def _suitable_workers(trainer: L.Trainer | None) -> int:

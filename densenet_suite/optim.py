@@ -42,9 +42,15 @@ class Recipe:
         """Make the optimizer for what is trained."""
         groups = parameter_groups(model, self.weight_decay)
         lr = self.lr_for(global_batch)
+        fused = True if _can_be_fused(groups) else None  # None leaves the choice to torch
+        optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=self.momentum)
-        return torch.optim.AdamW(groups, lr=lr)
+            optimizer = torch.optim.SGD(groups, lr=lr, momentum=self.momentum, fused=fused)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
+        # a fused step offers to divide by the scale of mixed precision, and Lightning then refuses to clip gradients
+        optimizer._step_supports_amp_scaling = False
+        return optimizer
 
     def factor(self, step: int, steps_per_epoch: int, total_steps: int) -> float:
         """Return the share of the learning rate at a step."""
@@ -62,6 +68,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _can_be_fused(groups: Sequence[dict[str, Any]]) -> bool:
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> int:

@@ -67,10 +67,15 @@ class EpochSampler(Sampler[SampleKey]):
             raise ValueError(f"{size} samples cannot be divided among {processes} processes")
         self.size, self.seed, self.rank, self.processes = size, seed, rank, processes
         self.epoch = 0
+        self._done = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation."""
         self.epoch = epoch
+
+    def skip(self, epoch: int, count: int) -> None:
+        """Leave out the first samples of this process in one epoch: they were drawn before a run was stopped."""
+        self._done = (epoch, count)
 
     def __len__(self) -> int:
         return self.size // self.processes
@@ -78,7 +83,8 @@ class EpochSampler(Sampler[SampleKey]):
     def __iter__(self) -> Iterator[SampleKey]:
         order = np.random.default_rng(derive_seed(self.seed, Stream.ORDER, self.epoch)).permutation(self.size)
         mine = order[self.rank : len(self) * self.processes : self.processes]
-        return (SampleKey(self.epoch, int(index)) for index in mine)
+        epoch, count = self._done
+        return (SampleKey(self.epoch, int(index)) for index in (mine[count:] if epoch == self.epoch else mine))
 
 
 class SequentialShard(Sampler[SampleKey]):

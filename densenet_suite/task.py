@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from densenet_suite.optim import REFERENCE_BATCH, Recipe, freeze, frozen_norms
+from densenet_suite.sampling import EpochSampler
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,26 @@ class Task(L.LightningModule):
                 suitable,
                 steps,
             )
+
+    def on_train_start(self) -> None:
+        """Go on in the data where a checkpoint in the middle of an epoch left it.
+
+        Nothing that was seen is read again. Lightning made the loader's iterator before it knew of the checkpoint, so
+        it gets another one.
+        """
+        loop = self.trainer.fit_loop
+        loader = self.trainer.train_dataloader
+        sampler = getattr(loader, "sampler", None)
+        if not loop.restarting or loader is None or not isinstance(sampler, EpochSampler):
+            return
+        epochs: Any = loop.epoch_progress.current
+        batches: Any = loop.epoch_loop.batch_progress.current
+        if loop.restarted_mid_epoch:
+            sampler.skip(epochs.processed, batches.processed * loader.batch_size)
+        sampler.set_epoch(epochs.processed)
+        fetcher = loop._data_fetcher
+        assert fetcher is not None
+        iter(fetcher)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, and the schedule of its learning rate by step."""

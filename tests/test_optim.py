@@ -1,8 +1,10 @@
 import math
+from copy import deepcopy
 from itertools import pairwise
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from densenet_suite.errors import ConfigError
@@ -65,6 +67,67 @@ def test_adamw_is_built_as_the_recipe_says(net):
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.04, 0.04])
     assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.999)}
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+RECIPES = [Recipe("sgd", lr=0.5, weight_decay=0.1), Recipe("adamw", lr=0.01, weight_decay=0.1)]
+
+
+def _learn(optimizer, model, steps=5):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_fused_step_is_the_plain_one(recipe, dtype, net, monkeypatch):
+    net.to(dtype)
+    other = deepcopy(net)
+    fused = recipe.build(net, 64)
+    monkeypatch.setattr("densenet_suite.optim._can_be_fused", lambda groups: False)
+    plain = recipe.build(other, 64)
+    assert {group["fused"] for group in fused.param_groups} == {True}
+    assert {group["fused"] for group in plain.param_groups} == {None}
+    _learn(fused, net)
+    _learn(plain, other)
+    rounding = 10 * torch.finfo(dtype).eps
+    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_where_torch_cannot_fuse_the_step_is_plain(recipe, net):
+    optimizer = recipe.build(net.to("meta"), 64)
+    assert {group["fused"] for group in optimizer.param_groups} == {None}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_gradients_can_be_clipped_in_mixed_precision(recipe, net):
+    precision = MixedPrecision("bf16-mixed", "cpu")
+    optimizer = recipe.build(net, 64)
+    optimizer.load_state_dict(optimizer.state_dict())
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    precision.clip_gradients(optimizer, 1.0)
+    assert sum(p.grad.square().sum() for p in net.parameters()).sqrt() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_scaled_gradient_is_unscaled_once_and_a_step_of_infinite_ones_left_out(recipe, net):
+    other = deepcopy(net)
+    optimizer, scaler = recipe.build(net, 64), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.zeros(()))
+    for factor in (1024, torch.inf):
+        for parameter in net.parameters():
+            parameter.grad = torch.full_like(parameter, factor)
+        scaler.step(optimizer)
+        scaler.update()
+    plain = recipe.build(other, 64)
+    for parameter in other.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    plain.step()
+    torch.testing.assert_close(net.state_dict(), other.state_dict())
 
 
 def test_the_learning_rate_rises_linearly_then_falls_along_a_cosine():

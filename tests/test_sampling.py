@@ -39,6 +39,16 @@ def test_iterating_twice_gives_the_same():
     assert list(sampler) == list(sampler)
 
 
+@pytest.mark.parametrize(("rank", "processes"), [(0, 1), (1, 2)])
+def test_what_was_drawn_before_a_run_was_stopped_is_left_out_of_that_epoch_only(rank, processes):
+    sampler = EpochSampler(50, 3, rank, processes)
+    sampler.skip(7, 12)
+    for epoch, drawn in ((7, 12), (8, 0), (6, 0)):
+        sampler.set_epoch(epoch)
+        assert [key.index for key in sampler] == _order(50, 3, epoch, rank, processes)[drawn:]
+    assert len(sampler) == 50 // processes
+
+
 def test_a_key_carries_its_epoch():
     sampler = EpochSampler(5, 0)
     sampler.set_epoch(9)

@@ -16,6 +16,7 @@ from densenet_suite.config.schema import (
     checked,
     one_side_or_two,
 )
+from densenet_suite.detection.layout import Format
 from densenet_suite.detection.variants import detector_spec
 
 
@@ -45,13 +46,14 @@ class DetectorConfig(ModelConfig):
 class SplitConfig(Section):
     """Where one split is; paths are relative to data.root."""
 
-    annotations: str
+    annotations: str  # a COCO file, a folder of VOC's XML files or a list of them, YOLO's yaml, or a CSV table
     images: str | None = None  # null: looked for in the usual places
 
 
 class DetectionDataConfig(DataConfig):
     """The dataset."""
 
+    format: Format | None = None  # coco, voc, yolo or csv; null: recognised by the names of files and folders
     train: SplitConfig | None = None
     val: SplitConfig | None = None
     test: SplitConfig | None = None

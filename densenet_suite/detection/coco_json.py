@@ -9,19 +9,24 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from densenet_suite.detection.annotation_checks import (
+    ListedImage,
+    check_headers,
+    has_place,
+    is_finite,
+    note_unknown_class,
+    read_annotation_text,
+    stays_inside,
+)
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objects
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import check_depth, read_header
-from densenet_suite.registry import did_you_mean
 
 _SHOWN_AS_SWAPPED = 0.05  # share of boxes that only fit as xyxy, from which the file is taken for xyxy
 _ORPHANS_ALLOWED = 0.01  # share of annotations without an image that are dropped rather than refused
@@ -56,12 +61,7 @@ def read_coco(
 
 def _load_json(path: Path) -> Mapping[str, Any]:
     where = str(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError("annotation file does not exist", where=where) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"annotation file cannot be read: {error}", where=where) from None
+    text = read_annotation_text(path)
     if not text.strip():
         raise DataError("annotation file is empty", where=where, hint="export the dataset again")
     try:
@@ -88,18 +88,6 @@ def _load_json(path: Path) -> Mapping[str, Any]:
             hint="this is not COCO format",
         )
     return content
-
-
-@dataclass
-class _File:
-    """An entry of the list of images; its size becomes that of the picture, once the header has been read."""
-
-    id: int
-    path: Path
-    stated: tuple[int | None, int | None]
-    place: str
-    height: int = 0
-    width: int = 0
 
 
 class _CocoReader:
@@ -142,13 +130,12 @@ class _CocoReader:
         used = {a["category_id"] for a in annotations if _is_id(a.get("category_id"))}
         for category, name in names.items():
             if name not in known and category in used:
-                hint = did_you_mean(name, known) or f"the classes are {', '.join(classes.names[:8])}"
-                self.findings.error("class-unknown", f"category {name!r} is not among the classes trained on", hint)
+                note_unknown_class(f"category {name!r}", name, classes, self.findings)
         return {category: known[name] for category, name in names.items() if name in known}
 
-    def read_images(self) -> dict[int, _File]:
+    def read_images(self) -> dict[int, ListedImage]:
         """Return the entries by id, checked but for their files."""
-        files: dict[int, _File] = {}
+        files: dict[int, ListedImage] = {}
         for i, image in enumerate(self.content["images"]):
             place = f"images[{i}]"
             if not isinstance(image, dict) or not _is_id(image.get("id")):
@@ -165,7 +152,7 @@ class _CocoReader:
             if not isinstance(file_name, str) or not file_name:
                 self.findings.error("file-name", f"{place}.file_name is {file_name!r}, not a name")
                 continue
-            if not _stays_inside(file_name):
+            if not stays_inside(file_name):
                 self.findings.error(
                     "file-outside",
                     f"{place}.file_name {file_name!r} leads out of the image folder",
@@ -176,42 +163,14 @@ class _CocoReader:
             if any(side is not None and (not _is_id(side) or side < 1) for side in sides):
                 self.findings.error("image-size", f"{place} has height {sides[0]!r} and width {sides[1]!r}")
                 continue
-            files[image["id"]] = _File(image["id"], self.folder / file_name, (sides[0], sides[1]), place)
+            files[image["id"]] = ListedImage(image["id"], self.folder / file_name, place, (sides[0], sides[1]))
         if not self.content["images"]:
             self.findings.error("no-images", "the list of images is empty")
-        self._check_headers(list(files.values()))
+        check_headers(list(files.values()), self.findings)
         return files
 
-    def _check_headers(self, files: Sequence[_File]) -> None:
-        def header(file: _File) -> tuple[int, int] | DataError:
-            try:
-                record = read_header(file.path)
-                check_depth(record)
-            except DataError as error:
-                return error
-            return record.height, record.width
-
-        with ThreadPoolExecutor(8) as pool:
-            for file, found in zip(files, pool.map(header, files), strict=True):
-                if isinstance(found, DataError):
-                    problem = found.problems[0]
-                    check = "image-missing" if "does not exist" in problem.what else "image-unusable"
-                    self.findings.error(check, f"{problem.what}: {file.path} ({file.place})", problem.hint)
-                    continue
-                file.height, file.width = found
-                if None not in file.stated and file.stated != found:
-                    turned = file.stated == (found[1], found[0])
-                    self.findings.error(
-                        "image-size-wrong",
-                        f"{file.place} says {file.stated[1]}x{file.stated[0]} (width x height), "
-                        f"the picture {file.path.name} is {found[1]}x{found[0]}",
-                        "the file's EXIF orientation turns the picture, and boxes must be those of the upright one"
-                        if turned
-                        else "boxes would lie elsewhere: export the annotations for these files",
-                    )
-
     def read_annotations(
-        self, files: Mapping[int, _File], labels: Mapping[int, int]
+        self, files: Mapping[int, ListedImage], labels: Mapping[int, int]
     ) -> dict[int, list[dict[str, Any]]]:
         """Return the sound annotations of each image."""
         by_image: dict[int, list[dict[str, Any]]] = {key: [] for key in files}
@@ -243,7 +202,8 @@ class _CocoReader:
             if box is None:
                 continue
             boxes_as_xyxy += _fits_only_as_xyxy(box, file)
-            if self._has_no_place(box, file, place):
+            x, y, width, height = box
+            if not has_place((x, y, x + width, y + height), file, f"{place}.bbox {box}", self.findings):
                 continue
             self._note_id(annotation, place)
             by_image[file.id].append({**annotation, "bbox": box, "label": labels[annotation["category_id"]]})
@@ -274,8 +234,7 @@ class _CocoReader:
             return None
         assert isinstance(box, list)
         values = [_float(value) for value in box]
-        if not all(math.isfinite(value) for value in values):
-            self.findings.error("box-not-finite", f"{place}.bbox is {values}: NaN or infinity")
+        if not is_finite(values, f"{place}.bbox is {values}", self.findings):
             return None
         if values[2] < 0 or values[3] < 0:
             self.findings.error(
@@ -285,26 +244,6 @@ class _CocoReader:
             )
             return None
         return values
-
-    def _has_no_place(self, box: Sequence[float], file: _File, place: str) -> bool:
-        """Say whether nothing of the box is inside the picture; note what is dropped and what will be clipped."""
-        x, y, width, height = box
-        if width == 0 or height == 0:
-            self.findings.warning("box-without-area", f"{place}.bbox {list(box)} has no area and is dropped")
-            return True
-        if x >= file.width or y >= file.height or x + width <= 0 or y + height <= 0:
-            self.findings.warning(
-                "box-outside",
-                f"{place}.bbox {list(box)} lies outside its {file.width}x{file.height} image and is dropped",
-            )
-            return True
-        # labelling tools round to hundredths, so up to a pixel of excess is no fault
-        if x < -1 or y < -1 or x + width > file.width + 1 or y + height > file.height + 1:
-            self.findings.warning(
-                "box-clipped",
-                f"{place}.bbox {list(box)} sticks out of its {file.width}x{file.height} image and is clipped",
-            )
-        return False
 
     def _note_id(self, annotation: Mapping[str, Any], place: str) -> None:
         key = annotation.get("id")
@@ -317,7 +256,7 @@ class _CocoReader:
             self._annotation_ids.add(key)
 
     def assemble(
-        self, files: Mapping[int, _File], annotations: Mapping[int, Sequence[Mapping[str, Any]]]
+        self, files: Mapping[int, ListedImage], annotations: Mapping[int, Sequence[Mapping[str, Any]]]
     ) -> tuple[LabelledImage, ...]:
         """Return the images with their objects, in the order of the file."""
         images = []
@@ -341,22 +280,10 @@ def _objects(annotations: Sequence[Mapping[str, Any]]) -> Objects:
     )
 
 
-def _fits_only_as_xyxy(box: Sequence[float], file: _File) -> bool:
+def _fits_only_as_xyxy(box: Sequence[float], file: ListedImage) -> bool:
     x, y, width, height = box
     leaves = x + width > file.width + 1 or y + height > file.height + 1
     return leaves and x < width <= file.width + 1 and y < height <= file.height + 1
-
-
-def _stays_inside(file_name: str) -> bool:
-    depth = 0
-    path = PurePosixPath(file_name.replace("\\", "/"))
-    if path.is_absolute() or Path(file_name).is_absolute():
-        return False
-    for part in path.parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            return False
-    return True
 
 
 def _is_id(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Labelled images to batches: reading, augmentation, letterbox, collation; and the data module that Lightning asks."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from densenet_suite.augment import AugmentPolicy, JointAugment
 from densenet_suite.detection.coco_json import read_coco
+from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
-from densenet_suite.detection.layout import SplitPaths, find_images, find_split
+from densenet_suite.detection.layout import CocoFile, CsvFile, Format, SplitFiles, VocFolder, find_split
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
+from densenet_suite.detection.voc_xml import read_voc
+from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.geometry import Letterbox
 from densenet_suite.images import read_pixels
 from densenet_suite.labelled_data import LabelledData
 from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard, Stream, derive_seed
+
+logger = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 
@@ -119,13 +125,14 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
 
 
 class DetectionData(LabelledData[DetectionSet]):
-    """Train, val and test splits of a COCO-format dataset.
+    """Train, val and test splits of a dataset in COCO, Pascal VOC, YOLO or CSV format.
 
     Args:
         root: folder of the dataset.
         size: (height, width) of the network's input.
         batch: images per process and step.
         named: where splits are that are not to be looked for below root.
+        format: format of those that are looked for; None to recognise it, see `layout.find_split`.
         holdout: share of the training images that is validated on where there is no val split.
         augment: random changes of training images.
         workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
@@ -139,13 +146,14 @@ class DetectionData(LabelledData[DetectionSet]):
         fill: pixel of the padding; set it to the model's `preprocess.normalization.fill`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 each is a value of the config
         self,
         root: str | Path,
         size: tuple[int, int],
         batch: int,
         *,
-        named: Mapping[str, SplitPaths] | None = None,
+        named: Mapping[str, SplitFiles] | None = None,
+        format: Format | None = None,
         holdout: float = 0.2,
         augment: AugmentPolicy | None = None,
         workers: int | None = None,
@@ -155,12 +163,13 @@ class DetectionData(LabelledData[DetectionSet]):
     ):
         super().__init__(root, batch, holdout, workers)
         self.size = size
-        self.named = dict(named or {})
+        self.format = format
         self.augment = augment or AugmentPolicy()
         self.bands = bands
         self.given_classes = classes
         self.seed = seed
         self.fill: tuple[int, ...] = (124, 116, 104)[:bands]
+        self._found: dict[str, SplitFiles | None] = dict(named or {})
 
     @property
     def classes(self) -> ClassTable:
@@ -186,7 +195,7 @@ class DetectionData(LabelledData[DetectionSet]):
 
     def has_files(self, name: str) -> bool:
         """Say whether there are files of a split."""
-        return self._paths(name) is not None
+        return self._files(name) is not None
 
     def read_split(self, name: str) -> DetectionSet:
         """Read and check a split that has files, with the training split's classes.
@@ -194,13 +203,20 @@ class DetectionData(LabelledData[DetectionSet]):
         Raises:
             DataError: they are faulty.
         """
-        paths = self._paths(name)
-        assert paths is not None
+        files = self._files(name)
+        assert files is not None
         classes = self.given_classes
         if classes is None and name != "train":
             train = self._get("train")
             classes = train.classes if train else None
-        return read_coco(name, paths.annotations, paths.images, classes)
+        logger.info("the %s split is read as %s", name, files)
+        if isinstance(files, CocoFile):
+            return read_coco(name, files.annotations, files.images, classes)
+        if isinstance(files, VocFolder):
+            return read_voc(name, files.annotations, files.images, classes, files.names)
+        if isinstance(files, CsvFile):
+            return read_csv(name, files.table, files.images, classes)
+        return read_yolo(name, files.data, classes, files.key)
 
     def divide(self, train: DetectionSet) -> tuple[DetectionSet, DetectionSet]:
         """Divide a training split into one to train on and one to validate on; see `hold_out`."""
@@ -209,12 +225,15 @@ class DetectionData(LabelledData[DetectionSet]):
     def expected(self, name: str) -> str:
         """Return where the files of a split are looked for, as a hint."""
         return (
-            f"expected annotations/instances_{name}.json or {name}/_annotations.coco.json; "
+            f"expected annotations/instances_{name}.json or {name}/_annotations.coco.json (COCO), a data.yaml with "
+            f"names and {name} (YOLO), Annotations/*.xml and ImageSets/Main/{name}.txt (Pascal VOC), or {name}.csv; "
             f"or name it: data.{name}.annotations=..."
         )
 
-    def _paths(self, name: str) -> SplitPaths | None:
-        return self.named.get(name) or find_split(self.root, name)
+    def _files(self, name: str) -> SplitFiles | None:
+        if name not in self._found:
+            self._found[name] = find_split(self.root, name, self.format)
+        return self._found[name]
 
     def _loader(
         self, source: DetectionSet, sampler: Any, policy: AugmentPolicy | None, *, drop_last: bool
@@ -228,9 +247,3 @@ class DetectionData(LabelledData[DetectionSet]):
             drop_last=drop_last,
             **self.loading(),
         )
-
-
-def split_paths(root: Path, annotations: str, images: str | None) -> SplitPaths:
-    """Return the paths of a split that a config names, relative to the dataset's folder."""
-    file = root / annotations
-    return SplitPaths(file, root / images if images is not None else find_images(root, file))

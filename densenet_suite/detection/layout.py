@@ -1,47 +1,146 @@
-"""Where the splits of a dataset lie, found by the names that folders usually have. This module needs no torch."""
+"""Where the splits of a dataset lie and in which format, found by the names that folders usually have.
 
+This module needs no torch.
+"""
+
+import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
+
+import yaml
 
 from densenet_suite.errors import DataError
 
-_ALIASES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+Format = Literal["coco", "voc", "yolo", "csv"]
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+# the names that the columns of a table may have, in small letters
+COLUMNS = {
+    "image": ("image", "filename", "file_name", "file", "image_path", "path", "image_name"),
+    "xmin": ("xmin", "x_min", "x1", "left"),
+    "ymin": ("ymin", "y_min", "y1", "top"),
+    "xmax": ("xmax", "x_max", "x2", "right"),
+    "ymax": ("ymax", "y_max", "y2", "bottom"),
+    "class": ("class", "label", "class_name", "category", "category_name"),
+}
+_YAML_BYTES = 262_144  # thousands of class names fit into it
+_VOC_PICTURES = ("JPEGImages", "images")
+_VOC_ANNOTATIONS = ("Annotations", "annotations")
 
 
 @dataclass(frozen=True)
-class SplitPaths:
-    """The annotation file of a split, and the folder that its file names are relative to."""
+class CocoFile:
+    """A split in COCO format: its file, and the folder that its file names are relative to."""
 
     annotations: Path
     images: Path
 
+    def __str__(self) -> str:
+        return f"COCO, as there is {self.annotations}"
 
-def find_split(root: Path, split: str) -> SplitPaths | None:
+
+@dataclass(frozen=True)
+class VocFolder:
+    """A split in Pascal VOC format: a folder of XML files, one of pictures, and a list of names; None for all."""
+
+    annotations: Path
+    images: Path
+    names: Path | None = None
+
+    def __str__(self) -> str:
+        listed = f", listed in {self.names}" if self.names else ""
+        return f"Pascal VOC, as there are XML files in {self.annotations}{listed}"
+
+
+@dataclass(frozen=True)
+class YoloFile:
+    """A split in YOLO format: the yaml that names classes and splits, and what it calls this one."""
+
+    data: Path
+    key: str
+
+    def __str__(self) -> str:
+        return f"YOLO, as {self.data} has names and {self.key}"
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A split in a table, and the folder that its file names are relative to."""
+
+    table: Path
+    images: Path
+
+    def __str__(self) -> str:
+        return f"CSV, as {self.table} has columns of boxes"
+
+
+SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile
+
+
+def find_split(root: Path, split: str, format: Format | None = None) -> SplitFiles | None:
     """Find a split below a dataset's folder.
 
-    Known are COCO's own layout (annotations/instances_train2017.json beside train2017/ or images/train2017/) and one
-    folder per split with _annotations.coco.json inside.
+    Looked for, in this order (`val` may also be called valid or validation):
+
+    1. COCO: annotations/instances_<split>.json, perhaps with a year behind the split, beside <split>/ or
+       images/<split>/; or <split>/_annotations.coco.json;
+    2. YOLO: a yaml file with names and <split>;
+    3. Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/<split>.txt; or XML files in <split>/ beside the
+       pictures, in <split>/Annotations/ or in Annotations/<split>/; without any split, all of them to train on;
+    4. CSV: <split>.csv, <split>_labels.csv, <split>/_annotations.csv, or a table with a column split.
+
+    Args:
+        root: the folder.
+        split: train, val or test.
+        format: the format, where it is not to be guessed.
 
     Raises:
         DataError: several files could be meant, or the images are not where they usually are.
     """
-    for alias in _ALIASES[split]:
-        for found in (_exact(root, alias), _dated(root, alias)):
-            if len(found) > 1:
-                raise DataError(
-                    f"several files could be the {split} split: {', '.join(path.name for path in found)}",
-                    where=str(root),
-                    hint=f"name one: data.{split}.annotations=...",
-                )
-            if found:
-                return SplitPaths(found[0], find_images(root, found[0]))
+    for finder in _FINDERS.values() if format is None else (_FINDERS[format],):
+        for alias in SPLIT_NAMES[split]:
+            found = finder(root, split, alias)
+            if found is not None:
+                return found
     return None
 
 
+def name_split(
+    root: Path, split: str, annotations: str, images: str | None, format: Format | None = None
+) -> SplitFiles:
+    """Return a split whose places a config names, relative to the dataset's folder.
+
+    Args:
+        root: the folder.
+        split: its name.
+        annotations: a COCO file, a folder of XML files or a list of their names, a YOLO dataset's yaml, or a table.
+        images: the folder of the pictures; None to look for it. YOLO's yaml says itself where they are.
+        format: the format, where the ending does not say it.
+
+    Raises:
+        DataError: the images are not where they usually are, or the yaml does not name the split.
+    """
+    path = root / annotations
+    format = format or _kind_of(path)
+    if format == "yolo":
+        key = next((alias for alias in SPLIT_NAMES[split] if load_data_yaml(path).get(alias)), None)
+        if key is None:
+            raise DataError(f"the yaml names no {split} split", where=str(path), hint=f"{split}: images/{split}")
+        return YoloFile(path, key)
+    if format == "voc":
+        folder = path if path.is_dir() else _first_folder(root, _VOC_ANNOTATIONS) or path.parent
+        beside = _first_folder(folder.parent, _VOC_PICTURES) or folder
+        return VocFolder(folder, root / images if images else beside, None if path.is_dir() else path)
+    if format == "csv":
+        return CsvFile(path, root / images if images is not None else _find_pictures(root, path, _first_row(path)))
+    return CocoFile(path, root / images if images is not None else find_images(root, path))
+
+
 def find_images(root: Path, annotations: Path) -> Path:
-    """Find the folder that an annotation file's images lie in, by looking for the first of them.
+    """Find the folder that a COCO file's images lie in, by looking for the first of them.
 
     Raises:
         DataError: it is in none of the usual places.
@@ -51,13 +150,159 @@ def find_images(root: Path, annotations: Path) -> Path:
         first = next(str(image["file_name"]) for image in entries)
     except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
         return root / "images"  # reading the file properly will say what is wrong with it
-    stem = annotations.stem.removeprefix("instances_").removeprefix("_annotations")
-    folders = list(_unique([root / "images" / stem, root / stem, root / "images", annotations.parent, root]))
+    return _find_pictures(root, annotations, first)
+
+
+def load_data_yaml(path: Path) -> Mapping[str, Any]:
+    """Read the yaml of a YOLO dataset. Aliases, by which a small file can become endless, are refused.
+
+    Raises:
+        DataError: it cannot be read, or is no mapping.
+    """
+    where = str(path)
+    try:
+        if path.stat().st_size > _YAML_BYTES:
+            raise DataError(f"yaml has {path.stat().st_size:,} bytes, the limit is {_YAML_BYTES:,}", where=where)
+        text = path.read_text(encoding="utf-8-sig")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise DataError("yaml holds an alias (*name)", where=where, hint="write out what it stands for")
+        content = yaml.safe_load(text)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError("yaml does not exist", where=where) from None
+    except yaml.MarkedYAMLError as error:
+        place = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise DataError(f"yaml is not valid: {error.problem}", where=where + place) from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"yaml cannot be read: {error}", where=where) from None
+    if not isinstance(content, dict):
+        raise DataError(f"yaml holds a {type(content).__name__}, not the keys names, train, val", where=where)
+    return content
+
+
+def column_numbers(header: Iterable[str]) -> dict[str, int]:
+    """Return where the columns of `COLUMNS`, and one called split, are in a table's first line."""
+    names = [name.strip().lower() for name in header]
+    found = {column: [names.index(a) for a in aliases if a in names] for column, aliases in COLUMNS.items()}
+    found["split"] = [names.index("split")] if "split" in names else []
+    return {column: numbers[0] for column, numbers in found.items() if numbers}
+
+
+def _kind_of(path: Path) -> Format:
+    if path.is_dir() or path.suffix.lower() == ".txt":
+        return "voc"
+    kinds: dict[str, Format] = {".yaml": "yolo", ".yml": "yolo", ".csv": "csv"}
+    return kinds.get(path.suffix.lower(), "coco")
+
+
+def _find_coco(root: Path, split: str, alias: str) -> CocoFile | None:
+    candidates = (
+        root / "annotations" / f"instances_{alias}.json",
+        root / alias / "_annotations.coco.json",
+        root / "annotations" / f"{alias}.json",
+        root / f"{alias}.json",
+    )
+    exact = [path for path in candidates if path.is_file()][:1]
+    found = exact or sorted((root / "annotations").glob(f"instances_{alias}20[0-9][0-9].json"))
+    if len(found) > 1:
+        raise _ambiguous(root, split, found)
+    return CocoFile(found[0], find_images(root, found[0])) if found else None
+
+
+def _find_yolo(root: Path, split: str, alias: str) -> YoloFile | None:
+    usual = [root / name for name in ("data.yaml", "data.yml", "dataset.yaml") if (root / name).is_file()]
+    found = usual[:1] or [path for path in sorted(root.glob("*.y*ml")) if _names_splits(path)]
+    if len(found) > 1:
+        raise _ambiguous(root, split, found)
+    return YoloFile(found[0], alias) if found and load_data_yaml(found[0]).get(alias) else None
+
+
+def _names_splits(path: Path) -> bool:
+    try:
+        content = load_data_yaml(path)
+    except DataError:
+        return False  # a yaml of another purpose
+    return "names" in content and any(content.get(alias) for names in SPLIT_NAMES.values() for alias in names)
+
+
+def _find_voc(root: Path, split: str, alias: str) -> VocFolder | None:
+    annotations = next((root / name for name in _VOC_ANNOTATIONS if _has_xml(root / name)), None)
+    sets = root / "ImageSets" / "Main"
+    if annotations is not None and sets.is_dir():
+        names = sets / f"{alias}.txt"
+        pictures = _first_folder(root, _VOC_PICTURES) or annotations
+        return VocFolder(annotations, pictures, names) if names.is_file() else None
+    for folder in (root / alias, *(root / alias / name for name in _VOC_ANNOTATIONS)):
+        if _has_xml(folder):
+            return VocFolder(folder, _first_folder(root / alias, _VOC_PICTURES) or folder)
+    for folder in (root / name / alias for name in _VOC_ANNOTATIONS):
+        if _has_xml(folder):
+            return VocFolder(folder, _first_folder(root, [f"{name}/{alias}" for name in _VOC_PICTURES]) or folder)
+    whole = annotations or (root if _has_xml(root) else None)
+    if whole is None or split != "train":
+        return None
+    return VocFolder(whole, _first_folder(root, _VOC_PICTURES) or whole)
+
+
+def _find_csv(root: Path, split: str, alias: str) -> CsvFile | None:
+    candidates = (
+        root / f"{alias}.csv",
+        root / "annotations" / f"{alias}.csv",
+        root / f"{alias}_labels.csv",
+        root / alias / "_annotations.csv",
+    )
+    named = [path for path in candidates if path.is_file() and _holds_boxes(path)][:1]
+    found = named or [path for path in sorted(root.glob("*.csv")) if _holds_boxes(path, SPLIT_NAMES[split])]
+    if len(found) > 1:
+        raise _ambiguous(root, split, found)
+    return CsvFile(found[0], _find_pictures(root, found[0], _first_row(found[0]))) if found else None
+
+
+_FINDERS: dict[Format, Callable[[Path, str, str], SplitFiles | None]] = {
+    "coco": _find_coco,
+    "yolo": _find_yolo,
+    "voc": _find_voc,
+    "csv": _find_csv,
+}
+
+
+def _holds_boxes(table: Path, splits: Iterable[str] | None = None) -> bool:
+    """Say whether a table has columns of boxes and, if splits are asked for, a row of one of them."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            columns = column_numbers(next(rows, []))
+            if splits is None or not columns.keys() >= {*COLUMNS, "split"}:
+                return splits is None and columns.keys() >= COLUMNS.keys()
+            number = columns["split"]
+            return any(len(row) > number and row[number].strip() in splits for row in rows)
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+
+
+def _first_row(table: Path) -> str | None:
+    """Return the image that a table names first."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            number = column_numbers(next(rows, [])).get("image")
+            row = next(rows, [])
+            return row[number].strip() if number is not None and number < len(row) else None
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return None
+
+
+def _find_pictures(root: Path, annotations: Path, first: str | None) -> Path:
+    if not first:
+        return root / "images"
+    stem = annotations.stem.removeprefix("instances_").removeprefix("_annotations").removesuffix("_labels")
+    folders = list(dict.fromkeys([root / "images" / stem, root / stem, root / "images", annotations.parent, root]))
     for folder in folders:
         try:
             if (folder / first).is_file():
                 return folder
-        except OSError:  # such as a name that is too long
+        except (OSError, ValueError):  # such as a name that is too long
             continue
     raise DataError(
         f"the first image, {first}, is in none of {', '.join(str(folder) for folder in folders)}",
@@ -66,19 +311,17 @@ def find_images(root: Path, annotations: Path) -> Path:
     )
 
 
-def _exact(root: Path, alias: str) -> list[Path]:
-    candidates = (
-        root / "annotations" / f"instances_{alias}.json",
-        root / alias / "_annotations.coco.json",
-        root / "annotations" / f"{alias}.json",
-        root / f"{alias}.json",
+def _ambiguous(root: Path, split: str, found: Iterable[Path]) -> DataError:
+    return DataError(
+        f"several files could be the {split} split: {', '.join(path.name for path in found)}",
+        where=str(root),
+        hint=f"name one: data.{split}.annotations=...",
     )
-    return [path for path in candidates if path.is_file()][:1]
 
 
-def _dated(root: Path, alias: str) -> list[Path]:
-    return sorted((root / "annotations").glob(f"instances_{alias}20[0-9][0-9].json"))
+def _has_xml(folder: Path) -> bool:
+    return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
 
 
-def _unique(paths: Iterable[Path]) -> Iterable[Path]:
-    return dict.fromkeys(paths)
+def _first_folder(root: Path, names: Iterable[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)

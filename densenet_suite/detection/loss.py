@@ -3,13 +3,18 @@
 Reference: EfficientDet, arXiv:1911.09070, section 5.1, and its code: alpha 0.25, gamma 1.5, Huber delta 0.1, box loss
 weight 50, both divided by the number of positive anchors of the batch plus one. Computed in float32 and in log space,
 so any logit gives a finite loss and a finite gradient.
+
+Nearly every logit is background, so all are taken for it, in one pass that computes the loss and its gradient piece by
+piece in the cache; the few that are not are put right afterwards. The same loss as autograd has it, the readable form,
+is in tests/detection/reference_loss.py.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from densenet_suite.detection.boxes import encode_boxes
@@ -20,6 +25,8 @@ ALPHA = 0.25
 GAMMA = 1.5
 HUBER_DELTA = 0.1
 BOX_WEIGHT = 50.0
+_LOGITS_PER_THREAD = 1 << 16  # as many as stay in the cache with what is computed from them
+_LOGITS_AT_ONCE = 1 << 26  # elsewhere than on the CPU; bounds the memory
 
 
 class DetectionLoss(NamedTuple):
@@ -41,15 +48,12 @@ def detection_loss(raw: RawDetections, boxes: Float[Tensor, "b m 4"], labels: In
     """
     matches = match_anchors(boxes, labels, raw.anchors)
     positive = matches != IGNORE
-    rows = matches.clamp(min=0)
-    positives = positive.sum()
     if labels.shape[1] == 0:  # no image has an object: there is no row to look up
-        return _total(focal_background(raw.class_logits).sum(), raw.box_deltas.float().sum() * 0, positives)
+        labels, boxes = labels.new_zeros(len(labels), 1), boxes.new_zeros(len(labels), 1, 4)
+    rows = matches.clamp(min=0)
     targets = labels.gather(1, rows).clamp(min=0)
-    classification = _focal_loss(raw.class_logits, targets, positive)
-    assigned = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
-    box = _box_loss(raw, assigned, positive)
-    return _total(classification, box, positives)
+    classification = _FocalLoss.apply(raw.class_logits, targets, positive)
+    return _total(classification, _box_loss(raw, boxes, rows, positive), positive.sum())
 
 
 def _total(classification: Tensor, box: Tensor, positives: Tensor) -> DetectionLoss:
@@ -59,29 +63,94 @@ def _total(classification: Tensor, box: Tensor, positives: Tensor) -> DetectionL
     return DetectionLoss(classification + BOX_WEIGHT * box, classification, box, positives)
 
 
-def _focal_loss(logits: Float[Tensor, "b n k"], targets: Int[Tensor, "b n"], positive: Tensor) -> Float[Tensor, ""]:
-    """Sum the loss as if every logit were background, then correct those of the objects: no one-hot array exists."""
-    at_target = logits.gather(2, targets[..., None])[..., 0]
-    correction = focal_foreground(at_target) - focal_background(at_target)
-    return focal_background(logits).sum() + torch.where(positive, correction, 0.0).sum()
+class _FocalLoss(torch.autograd.Function):
+    """`_focal_loss` with its gradient, computed together."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, targets, positive)
+        loss, ctx.gradient = _focal_loss(logits, targets, positive, ctx.needs_input_grad[0])
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        logits, targets, positive = ctx.saved_tensors
+        gradient = ctx.gradient
+        if gradient is None:  # asked for again
+            gradient = _focal_loss(logits, targets, positive, True)[1]
+        ctx.gradient = None  # scaled where it lies, it serves once: a second array takes as long as half the loss
+        return gradient.mul_(upstream).to(logits.dtype), None, None
 
 
-def focal_background(logits: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Return the focal loss of logits whose class is absent."""
-    logits = logits.float()
-    return (1 - ALPHA) * logits.sigmoid() ** GAMMA * F.softplus(logits)
+def _focal_loss(
+    logits: Float[Tensor, "b n k"], targets: Int[Tensor, "b n"], positive: Bool[Tensor, "b n"], with_gradient: bool
+) -> tuple[Float[Tensor, ""], Float[Tensor, "b n k"] | None]:
+    """Return the summed focal loss of logits, and its gradient if it is wanted.
+
+    Args:
+        logits: of any float type.
+        targets: the class that is present where `positive`; anything elsewhere.
+        positive: whether one is.
+        with_gradient: whether the gradient is wanted.
+    """
+    total, gradient = _background_loss(logits, with_gradient)
+    at_target = logits.gather(2, targets[..., None])[..., 0].float()
+    absent, absent_slope = _focal(at_target, 1 - ALPHA)
+    present, present_slope = _focal(-at_target, ALPHA)
+    if gradient is not None:
+        slope = torch.where(positive, -present_slope, absent_slope)
+        gradient.scatter_(2, targets[..., None], slope[..., None].to(gradient.dtype))
+    return total + torch.where(positive, present - absent, 0.0).sum(), gradient
 
 
-def focal_foreground(logits: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Return the focal loss of logits whose class is present."""
-    logits = logits.float()
-    return ALPHA * (-logits).sigmoid() ** GAMMA * F.softplus(-logits)
+def _background_loss(
+    logits: Float[Tensor, "b n k"], with_gradient: bool
+) -> tuple[Float[Tensor, ""], Float[Tensor, "b n k"] | None]:
+    """Return the loss and its gradient as if every class were absent."""
+    flat = logits.reshape(-1)
+    # float16 is too narrow for the slope of a logit that is background and looks like it
+    dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
+    gradient = torch.empty_like(flat, dtype=dtype) if with_gradient else None
+    size = torch.get_num_threads() * _LOGITS_PER_THREAD if flat.device.type == "cpu" else _LOGITS_AT_ONCE
+    sums = [flat.new_zeros((), dtype=torch.float32)]
+    for start in range(0, len(flat), size):
+        piece = slice(start, start + size)
+        loss, slope = _focal(flat[piece].float(), 1 - ALPHA)
+        sums.append(loss.sum())
+        if gradient is not None:
+            gradient[piece] = slope
+    return torch.stack(sums).sum(), None if gradient is None else gradient.view(logits.shape)
 
 
-def _box_loss(raw: RawDetections, assigned: Float[Tensor, "b n 4"], positive: Tensor) -> Float[Tensor, ""]:
-    anchors = raw.anchors.expand_as(assigned)
-    safe = torch.where(positive[..., None], assigned, anchors)  # keeps the logarithm finite where nothing is assigned
+def _focal(x: Float[Tensor, "*n"], weight: float) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
+    """Return weight * sigmoid(x)^GAMMA * softplus(x), the loss of logits whose class is absent, and its derivative."""
+    probability, softplus = x.sigmoid(), F.softplus(x)
+    scale = probability.sqrt().mul_(probability).mul_(weight)  # ** GAMMA, for which pow takes many times as long
+    slope = torch.addcmul(softplus, probability, softplus, value=-1).mul_(GAMMA).add_(probability).mul_(scale)
+    return scale.mul_(softplus), slope
+
+
+def _box_loss(
+    raw: RawDetections, boxes: Float[Tensor, "b m 4"], rows: Int[Tensor, "b n"], positive: Bool[Tensor, "b n"]
+) -> Float[Tensor, ""]:
+    batch, count = positive.shape
+    flat = positive.reshape(-1)
+    chosen = _worth_a_look(flat)
+    wanted = flat[chosen, None]
+    anchors = raw.anchors[chosen % count]
+    first_rows = torch.arange(batch, device=flat.device)[:, None] * boxes.shape[1]
+    assigned = boxes.reshape(-1, 4)[(rows + first_rows).reshape(-1)[chosen]]
+    safe = torch.where(wanted, assigned, anchors)  # keeps the logarithm finite where nothing is assigned
     target = encode_boxes(safe, anchors)
-    loss = F.huber_loss(raw.box_deltas.float(), target, reduction="none", delta=HUBER_DELTA)
+    deltas = raw.box_deltas.reshape(-1, 4)[chosen].float()
+    loss = F.huber_loss(deltas, target, reduction="none", delta=HUBER_DELTA)
     # as in the original, a component that needs no correction at all is not trained
-    return torch.where(positive[..., None] & (target != 0), loss, 0.0).sum()
+    return torch.where(wanted & (target != 0), loss, 0.0).sum()
+
+
+def _worth_a_look(positive: Bool[Tensor, " n"]) -> Int[Tensor, " _"]:
+    """Return the places of the positive anchors, or of all where counting them would be to wait for the device."""
+    if positive.device.type == "cpu":
+        return positive.nonzero()[:, 0]
+    return torch.arange(len(positive), device=positive.device)

@@ -53,6 +53,7 @@ class EvaluationWeights(L.Callback):
         if self.decay:
             start = {name: value.detach().clone() for name, value in model.named_parameters()}
             self.average = {name: self.average.get(name, value).to(device) for name, value in start.items()}
+        self._recent = deque(images.to(device) for images in self._recent)
         self._steps = trainer.global_step
         # those that are in training now; frozen ones keep their statistics
         named = model.named_modules()
@@ -134,6 +135,18 @@ class EvaluationWeights(L.Callback):
         """Take the average of a checkpoint."""
         self.updates = state_dict["updates"]
         self.average = dict(state_dict["average"])
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the latest images, of every process, to a checkpoint: the next evaluation renews statistics from them."""
+        if trainer.world_size == 1:
+            checkpoint["recent_images"] = [images.unsqueeze(0) for images in self._recent]
+        else:
+            checkpoint["recent_images"] = [trainer.strategy.all_gather(images) for images in self._recent]
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the latest images of a checkpoint."""
+        recent = checkpoint.get("recent_images", [])
+        self._recent = deque(images[trainer.global_rank % len(images)] for images in recent)
 
 
 def _one_batch(recent: Sequence[Tensor], count: int) -> Tensor:

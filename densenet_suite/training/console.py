@@ -40,6 +40,8 @@ class EpochLines(L.Callback):
         """Start the clock."""
         self._started = time.monotonic()
         self._first_epoch = trainer.current_epoch
+        if trainer.fit_loop.restarted_mid_epoch:
+            self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar."""
@@ -56,7 +58,9 @@ class EpochLines(L.Callback):
             self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
             self._progress.start()
             title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self._bar = self._progress.add_task(title, total=int(trainer.num_training_batches))
+            progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+            done = progress.processed if trainer.fit_loop.restarted_mid_epoch else 0
+            self._bar = self._progress.add_task(title, total=int(trainer.num_training_batches), completed=done)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

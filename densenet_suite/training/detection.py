@@ -7,7 +7,8 @@ from typing import Any
 from densenet_suite.augment import AugmentPolicy
 from densenet_suite.config.detection import DetectionConfig
 from densenet_suite.detection.build import create_detector, load_model, save_detector
-from densenet_suite.detection.data import DetectionData, split_paths
+from densenet_suite.detection.data import DetectionData
+from densenet_suite.detection.layout import name_split
 from densenet_suite.detection.model import EfficientDet
 from densenet_suite.detection.postprocess import Postprocess
 from densenet_suite.detection.task import DetectionTask
@@ -19,12 +20,17 @@ def _detection_data(config: DetectionConfig, trained: EfficientDet | None) -> De
     data = config.data
     root = Path(data.root)
     given = {"train": data.train, "val": data.val, "test": data.test}
-    named = {name: split_paths(root, s.annotations, s.images) for name, s in given.items() if s is not None}
+    named = {
+        name: name_split(root, name, split.annotations, split.images, data.format)
+        for name, split in given.items()
+        if split is not None
+    }
     module = DetectionData(
         root,
         config.input_size,
         config.train.batch,
         named=named,
+        format=data.format,
         holdout=data.holdout,
         augment=AugmentPolicy(**config.augment.model_dump()),
         workers=data.workers,

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from densenet_suite.config.schema import Config
@@ -19,8 +19,11 @@ from densenet_suite.files import write_json
 from densenet_suite.installed import is_installed
 from densenet_suite.sampling import Stream, derive_seed
 from densenet_suite.training.averaging import EvaluationWeights
-from densenet_suite.training.checkpointing import AtomicCheckpointIO, BestModel
+from densenet_suite.training.checkpointing import BestModel, EpochCheckpoints, SafeCheckpointIO
 from densenet_suite.training.console import EpochLines
+from densenet_suite.training.epoch_means import EpochMeans
+from densenet_suite.training.finite_loss import FiniteLoss
+from densenet_suite.training.interruption import InterruptedRunError, Interruption
 from densenet_suite.training.metrics_log import MetricsLog
 from densenet_suite.training.run import Run
 from densenet_suite.training.slice import Slice
@@ -69,27 +72,34 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
         task.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs by up to a half
         weights = EvaluationWeights(config.train.ema, config.train.recalibrate)
         best = BestModel(run.model_path, parts.monitor, _saver(config, parts), weights)
-        trainer = _trainer(config, run, parts, [*callbacks, best, weights], validates="val" in data.splits)
+        trainer = _trainer(config, run, parts, best, [*callbacks, best, weights], validates="val" in data.splits)
         _write_summary(run, "running", best, started, trainer)
         status = "failed"
         try:
             trainer.fit(task, data, ckpt_path=run.last_checkpoint if resume else None)
-            status = "finished" if not trainer.interrupted else "interrupted"
+            status = "finished"
+        except InterruptedRunError:
+            status = "interrupted"
+            raise
         finally:
             _write_summary(run, status, best, started, trainer)
 
 
-def _trainer(config: Config, run: Run, parts: Slice, callbacks: list[L.Callback], *, validates: bool) -> L.Trainer:
+def _trainer(
+    config: Config, run: Run, parts: Slice, best: BestModel, callbacks: list[L.Callback], *, validates: bool
+) -> L.Trainer:
     train = config.train
+    seeds = StepSeeds(config.seed)
     callbacks = [
-        StepSeeds(config.seed),
+        seeds,
+        FiniteLoss(seeds),
+        EpochMeans(),
         *callbacks,
         MetricsLog(run.metrics_path),
         EpochLines(parts.monitor, parts.losses, parts.scores),
-        _checkpoint(run, "last", None),
+        EpochCheckpoints(run.last_checkpoint, run.best_checkpoint, best),
+        Interruption(run.dir, run.last_checkpoint),
     ]
-    if validates:
-        callbacks.append(_checkpoint(run, "best", parts.monitor))
     if train.early_stop is not None and validates:
         callbacks.append(
             EarlyStopping(
@@ -108,27 +118,11 @@ def _trainer(config: Config, run: Run, parts: Slice, callbacks: list[L.Callback]
         accumulate_grad_batches=train.accumulate,
         gradient_clip_val=train.clip or None,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[SafeCheckpointIO(run.last_checkpoint, run.previous_checkpoint)],
         logger=_loggers(run),
         enable_progress_bar=False,
         use_distributed_sampler=False,
         default_root_dir=run.dir,
-    )
-
-
-def _checkpoint(run: Run, name: str, monitor: str | None) -> ModelCheckpoint:
-    """Keep one checkpoint, of the highest score or, without a monitor, of the last epoch.
-
-    They are two callbacks, because Lightning's `save_last` leaves out the epochs that are not among the best.
-    """
-    return ModelCheckpoint(
-        dirpath=run.dir / "checkpoints",
-        filename=name,
-        monitor=monitor,
-        mode="max",
-        save_top_k=1,
-        save_on_train_epoch_end=monitor is None,
-        enable_version_counter=False,
     )
 
 
@@ -202,6 +196,7 @@ def quiet() -> Iterator[None]:
             ".*Checkpoint directory .* exists and is not empty.*",
             ".*GPU available but not used.*",
             ".*in eval mode at the start of training.*",  # frozen batch norms
+            ".*checkpoint that ended before the epoch ended.*",  # our sampler goes on where it was
         ):
             warnings.filterwarnings("ignore", message)
         try:

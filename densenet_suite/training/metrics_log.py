@@ -43,9 +43,10 @@ class MetricsLog(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Append the epoch."""
+        # in every process: the means are made over all of them here
+        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,

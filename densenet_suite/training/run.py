@@ -105,6 +105,16 @@ class Run:
         return self.dir / "checkpoints" / "last.ckpt"
 
     @property
+    def previous_checkpoint(self) -> Path:
+        """The one before it, for where it is damaged."""
+        return self.dir / "checkpoints" / "previous.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The one of the best epoch."""
+        return self.dir / "checkpoints" / "best.ckpt"
+
+    @property
     def model_path(self) -> Path:
         """The best weights, in a file of their own."""
         return self.dir / "weights" / "best.safetensors"

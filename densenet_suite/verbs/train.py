@@ -26,6 +26,7 @@ def train(config: str | Path, overrides: Sequence[str] = ()) -> "Run":
     Raises:
         ConfigError: with everything that is wrong with the config, before anything heavy is imported.
         DataError: the dataset is faulty.
+        InterruptedRunError: a signal stopped it; `resume` goes on.
     """
     checked = load_config(config, overrides)
 
@@ -35,13 +36,16 @@ def train(config: str | Path, overrides: Sequence[str] = ()) -> "Run":
 
 
 def resume(run: str | Path) -> "Run":
-    """Continue a run that was stopped, from the end of its last whole epoch; one that is finished stays as it is.
+    """Continue a run that was stopped; one that is finished stays as it is.
+
+    It goes on after the step where a signal stopped it, or else from the end of its last whole epoch.
 
     Args:
         run: its folder.
 
     Raises:
-        ConfigError: the folder is none of a run, or holds no checkpoint.
+        InterruptedRunError: a signal stopped it again.
+        ConfigError: the folder is none of a run, or holds no sound checkpoint.
     """
     from densenet_suite.training.run import Run
 

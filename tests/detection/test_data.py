@@ -12,8 +12,8 @@ from PIL import Image
 
 from densenet_suite.augment import AugmentPolicy
 from densenet_suite.detection.coco_json import read_coco
-from densenet_suite.detection.data import DetectionData, DetectionSamples, Sample, collate, split_paths
-from densenet_suite.detection.layout import SplitPaths
+from densenet_suite.detection.data import DetectionData, DetectionSamples, Sample, collate
+from densenet_suite.detection.layout import CocoFile
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.geometry import Letterbox
@@ -308,17 +308,10 @@ def test_a_holdout_of_nothing_means_no_validation(painted):
 
 
 def test_named_splits_go_before_those_that_are_found(synthetic):
-    paths = SplitPaths(synthetic / "annotations" / "instances_test.json", synthetic / "images" / "test")
+    paths = CocoFile(synthetic / "annotations" / "instances_test.json", synthetic / "images" / "test")
     data = _data(synthetic, named={"val": paths})
     assert len(data.split("val")) == 3
     assert len(data.split("train")) == 12
-
-
-def test_the_paths_of_a_named_split_are_relative_to_the_root(synthetic):
-    annotations, images = synthetic / "annotations" / "instances_val.json", synthetic / "images" / "val"
-    expected = SplitPaths(annotations, images)
-    assert split_paths(synthetic, "annotations/instances_val.json", "images/val") == expected
-    assert split_paths(synthetic, "annotations/instances_val.json", None) == expected
 
 
 def test_the_classes_of_a_trained_model_are_matched_by_name(synthetic):
@@ -338,7 +331,7 @@ def test_the_val_split_has_the_labels_of_the_training_split_whatever_its_ids(syn
     for entry in content["annotations"]:
         entry["category_id"] = 100 - entry["category_id"]
     (tmp_path / "a.json").write_text(json.dumps(content))
-    other = _data(synthetic, named={"val": SplitPaths(tmp_path / "a.json", synthetic / "images" / "val")})
+    other = _data(synthetic, named={"val": CocoFile(tmp_path / "a.json", synthetic / "images" / "val")})
     for ours, theirs in zip(other.split("val").images, _data(synthetic).split("val").images, strict=True):
         assert (ours.objects.labels == theirs.objects.labels).all()
 

@@ -1,11 +1,13 @@
 """Where splits are found."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from densenet_suite.detection.layout import SplitPaths, find_images, find_split
+from densenet_suite.detection.layout import CocoFile, CsvFile, VocFolder, YoloFile, find_images, find_split, name_split
 from densenet_suite.errors import DataError
 from densenet_suite.labelled_data import SPLITS
 
@@ -46,7 +48,7 @@ def make(tmp_path):
 )
 def test_the_usual_layouts_are_found(make, tmp_path, annotations, image, folder):
     make(annotations, image)
-    assert find_split(tmp_path, "train") == SplitPaths(tmp_path / annotations, tmp_path / folder)
+    assert find_split(tmp_path, "train") == CocoFile(tmp_path / annotations, tmp_path / folder)
     assert find_split(tmp_path, "val") is None
     assert find_split(tmp_path, "test") is None
 
@@ -57,7 +59,7 @@ def test_the_usual_layouts_are_found(make, tmp_path, annotations, image, folder)
 )
 def test_the_validation_split_has_several_names(make, tmp_path, alias, pattern):
     path = make(pattern.format(alias), f"{alias}/a.jpg")
-    assert find_split(tmp_path, "val") == SplitPaths(path, tmp_path / alias)
+    assert find_split(tmp_path, "val") == CocoFile(path, tmp_path / alias)
 
 
 def test_file_names_may_lead_into_folders_below(make, tmp_path):
@@ -116,3 +118,155 @@ def test_images_that_are_not_where_they_usually_are_must_be_named(make, tmp_path
 def test_a_file_that_cannot_be_read_is_left_to_the_reader(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     assert find_images(tmp_path, tmp_path / "a.json") == tmp_path / "images"
+
+
+def test_the_paths_of_a_named_split_are_relative_to_the_root(synthetic):
+    annotations, images = synthetic / "annotations" / "instances_val.json", synthetic / "images" / "val"
+    expected = CocoFile(annotations, images)
+    assert name_split(synthetic, "val", "annotations/instances_val.json", "images/val") == expected
+    assert name_split(synthetic, "val", "annotations/instances_val.json", None) == expected
+
+
+# other formats
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Write files, empty or with the text behind "=", and return their folder."""
+
+    def files(*names):
+        for name in names:
+            path, _, text = name.partition("=")
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(text)
+        return tmp_path
+
+    return files
+
+
+TABLE = "filename,xmin,ymin,xmax,ymax,class\na.jpg,1,2,3,4,cat\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "annotations", "images", "listed"),
+    [
+        (
+            ["Annotations/a.xml", "JPEGImages/a.jpg", "ImageSets/Main/train.txt=a"],
+            "Annotations",
+            "JPEGImages",
+            "ImageSets/Main/train.txt",
+        ),
+        (["Annotations/a.xml", "JPEGImages/a.jpg"], "Annotations", "JPEGImages", None),
+        (["annotations/a.xml", "images/a.jpg"], "annotations", "images", None),
+        (["Annotations/a.xml", "Annotations/a.jpg"], "Annotations", "Annotations", None),
+        (["a.xml", "a.jpg"], ".", ".", None),
+        (["train/a.xml", "train/a.jpg"], "train", "train", None),
+        (["train/Annotations/a.xml", "train/JPEGImages/a.jpg"], "train/Annotations", "train/JPEGImages", None),
+        (["train/annotations/a.xml", "train/images/a.jpg"], "train/annotations", "train/images", None),
+        (["annotations/train/a.xml", "images/train/a.jpg"], "annotations/train", "images/train", None),
+    ],
+)
+def test_the_layouts_of_pascal_voc_are_found(files, names, annotations, images, listed):
+    root = files(*names)
+    expected = VocFolder(root / annotations, root / images, root / listed if listed else None)
+    assert find_split(root, "train") == expected
+    assert find_split(root, "val") is None
+    assert find_split(root, "train", "coco") is None
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "data.yml", "dataset.yaml", "mine.yaml"])
+def test_the_yaml_of_a_yolo_dataset_is_found(files, name):
+    root = files(f"{name}=names: [cat]\ntrain: images\nvalid: images\ntest:\n", "other.yaml=a: 1", "wrong.yml=[")
+    assert find_split(root, "train") == YoloFile(root / name, "train")
+    assert find_split(root, "val") == YoloFile(root / name, "valid")
+    assert find_split(root, "test") is None
+
+
+def test_a_usual_yaml_that_is_wrong_is_not_passed_over(files):
+    with pytest.raises(DataError, match="yaml is not valid"):
+        find_split(files("data.yaml=["), "train")
+
+
+def test_two_yamls_are_ambiguous(files):
+    root = files("a.yaml=names: [cat]\ntrain: x", "b.yml=names: [cat]\ntrain: x")
+    with pytest.raises(DataError, match=r"several files could be the train split: a\.yaml, b\.yml"):
+        find_split(root, "train")
+
+
+@pytest.mark.parametrize(
+    ("table", "image", "folder"),
+    [
+        ("train.csv", "images/train/a.jpg", "images/train"),
+        ("train.csv", "train/a.jpg", "train"),
+        ("train.csv", "images/a.jpg", "images"),
+        ("train.csv", "a.jpg", "."),
+        ("train_labels.csv", "images/train/a.jpg", "images/train"),
+        ("annotations/train.csv", "images/train/a.jpg", "images/train"),
+        ("train/_annotations.csv", "train/a.jpg", "train"),
+    ],
+)
+def test_the_layouts_of_tables_are_found(files, table, image, folder):
+    root = files(f"{table}={TABLE}", image, "other.csv=a,b")
+    assert find_split(root, "train") == CsvFile(root / table, root / folder)
+    assert find_split(root, "val") is None
+
+
+def test_a_table_may_have_a_column_split(files):
+    root = files("boxes.csv=split,image,xmin,ymin,xmax,ymax,class\ntrain,a.jpg,1,2,3,4,cat\nvalid,a.jpg,,,,,", "a.jpg")
+    assert find_split(root, "train") == find_split(root, "val") == CsvFile(root / "boxes.csv", root)
+    assert find_split(root, "test") is None
+
+
+def test_two_tables_with_a_column_split_are_ambiguous(files):
+    text = "split,image,xmin,ymin,xmax,ymax,class\ntrain,a.jpg,1,2,3,4,cat"
+    with pytest.raises(DataError, match=r"several files could be the train split: a\.csv, b\.csv"):
+        find_split(files(f"a.csv={text}", f"b.csv={text}"), "train")
+
+
+@pytest.mark.parametrize(("text", "found"), [("image,mask\na.jpg,a.png", False), ("", False), (TABLE, True)])
+def test_a_table_without_columns_of_boxes_is_none(files, text, found):
+    assert (find_split(files(f"train.csv={text}", "a.jpg"), "train") is not None) == found
+
+
+def test_the_images_of_a_table_must_be_somewhere(files):
+    root = files(f"train.csv={TABLE}")
+    with pytest.raises(DataError, match=r"the first image, a\.jpg, is in none of ") as caught:
+        find_split(root, "train")
+    assert caught.value.problems[0].hint == "say where the images are: data.train.images=... (or val, test)"
+
+
+def test_coco_goes_before_yolo_before_voc_before_csv(files, make):
+    root = files("Annotations/a.xml", "a.jpg", f"train.csv={TABLE}")
+    assert isinstance(find_split(root, "train"), VocFolder)
+    assert isinstance(find_split(root, "train", "csv"), CsvFile)
+    files("data.yaml=names: [cat]\ntrain: images\n")
+    assert isinstance(find_split(root, "train"), YoloFile)
+    make("annotations/instances_train.json")
+    assert isinstance(find_split(root, "train"), CocoFile)
+    assert isinstance(find_split(root, "train", "voc"), VocFolder)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ("sub/Annotations", VocFolder(Path("sub/Annotations"), Path("sub/JPEGImages"))),
+        ("names.txt", VocFolder(Path("Annotations"), Path("JPEGImages"), Path("names.txt"))),
+        ("mine.yaml", YoloFile(Path("mine.yaml"), "valid")),
+        ("t.csv", CsvFile(Path("t.csv"), Path())),
+        ("t.json", CocoFile(Path("t.json"), Path("images"))),
+    ],
+)
+def test_the_ending_of_a_named_split_says_its_format(files, annotations, expected):
+    root = files(
+        "sub/Annotations/a.xml", "sub/JPEGImages/a.jpg", "Annotations/a.xml", "JPEGImages/a.jpg", "names.txt=a",
+        "mine.yaml=names: [cat]\nvalid: images", f"t.csv={TABLE}", "a.jpg", "t.json",
+    )  # fmt: skip
+    places = {key: value and root / value for key, value in vars(expected).items() if key != "key"}
+    assert name_split(root, "val", annotations, None) == replace(expected, **places)
+
+
+def test_a_yaml_without_the_split_is_refused(files):
+    root = files("mine.yaml=names: [cat]\ntrain: images")
+    with pytest.raises(DataError, match="the yaml names no val split") as caught:
+        name_split(root, "val", "mine.yaml", None)
+    assert caught.value.problems[0].hint == "val: images/val"

@@ -1,11 +1,12 @@
-"""Details of the assignment; that it is effdet's is held in parity/test_targets_against_effdet.py."""
+"""The assignment is that of reference_matching.py; parity/test_targets_against_effdet.py holds it against effdet."""
 
 import torch
+from detection.reference_matching import reference_matches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densenet_suite.detection.anchors import anchor_boxes
-from densenet_suite.detection.matching import match_anchors
+from densenet_suite.detection.matching import _match, match_anchors
 from densenet_suite.detection.structures import IGNORE
 from densenet_suite.detection.variants import DETECTORS
 
@@ -60,3 +61,25 @@ def test_images_of_a_batch_do_not_see_each_other():
     labels = torch.zeros(2, 1, dtype=torch.int64)
     both = match_anchors(boxes, labels, ANCHORS)
     assert torch.equal(both[1:], match_anchors(boxes[1:], labels[1:], ANCHORS))
+
+
+@st.composite
+def scenes(draw):
+    """Boxes on whole and half pixels, so that overlaps tie; some without area, inside out, outside or not a number."""
+    count = draw(st.integers(0, 40))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    corners = torch.randint(-10, 140, (2, count, 2), generator=generator) / 2
+    sizes = torch.randint(draw(st.sampled_from([-8, 0, 1])), 80, (2, count, 2), generator=generator) / 2
+    boxes = torch.cat([corners, corners + sizes], 2)
+    boxes[:, 5::9] = boxes[:, 3::9][:, : len(range(5, count, 9))]  # twice the same
+    boxes[:, 30::7] = torch.nan
+    labels = torch.randint(IGNORE, 3, (2, count), generator=generator)
+    return boxes, labels
+
+
+@given(scenes())
+@settings(max_examples=60, deadline=None)
+def test_any_objects_are_matched_as_by_the_reference(scene):
+    expected = reference_matches(*scene, ANCHORS)
+    assert torch.equal(match_anchors(*scene, ANCHORS), expected)
+    assert torch.equal(_match(*scene, ANCHORS.T), expected)  # all images together, as elsewhere than on the CPU

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from detection.reference_postprocess import reference_postprocess
 from effdet.soft_nms import batched_soft_nms
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -140,3 +141,53 @@ def test_boxes_outside_the_picture_are_dropped():
     raw = RawDetections(torch.full((1, 3, 1), 2.0), torch.zeros(1, 3, 4), anchors)
     (found,) = Postprocess()(raw, torch.tensor([[20.0, 50.0]]))
     assert sorted(found.boxes.tolist()) == [[0, 0, 10, 10], [40, 0, 50, 10]]
+
+
+def assert_as_the_reference(options, raw, sizes=None):
+    for found, expected in zip(options(raw, sizes), reference_postprocess(options, raw, sizes), strict=True):
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+LOGITS = {
+    "all different": lambda logits: logits,
+    "many equal": lambda logits: logits.round(),
+    "two values": lambda logits: logits.sign(),
+    "all equal": torch.ones_like,
+    "equal once they are scores": lambda logits: logits.round() + 30,
+    "in bfloat16": lambda logits: logits.bfloat16(),
+    "one class of each anchor": lambda logits: logits.where(logits == logits.amax(2, keepdim=True), -20.0),
+    "infinite": lambda logits: logits.where(logits.abs() < 3, logits * torch.inf),
+}
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+@given(
+    seed=SEEDS,
+    candidates=st.sampled_from([1, 7, 60, 5000]),
+    most=st.sampled_from([1, 10, 100]),
+    threshold=st.sampled_from([0.0, 0.001, 0.5, 0.9]),
+)
+@settings(max_examples=15, deadline=None)
+def test_shortcuts_find_what_the_reference_finds(kind, seed, candidates, most, threshold):
+    raw = scene(seed, count=60, classes=4)
+    raw = raw._replace(class_logits=LOGITS[kind](raw.class_logits), box_deltas=torch.randn(1, 60, 4) / 5)
+    options = Postprocess(threshold, max_candidates=candidates, max_detections=most)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("densenet_suite.detection.postprocess._FIRST_SUPPRESSED", 5)
+        assert_as_the_reference(options, raw)
+        assert_as_the_reference(options, raw, torch.tensor([[50.0, 45.0]]))
+
+
+@pytest.mark.parametrize("extent", [30.0, 900.0])  # a heap of which little is left, and hardly any overlap
+def test_shortcuts_find_what_the_reference_finds_among_thousands(extent):
+    raw = scene(6, count=3000, classes=5, extent=extent)
+    assert_as_the_reference(Postprocess(), raw)
+    assert_as_the_reference(Postprocess(), raw._replace(class_logits=raw.class_logits.round()))
+
+
+def test_of_equal_scores_the_first_anchor_and_then_the_first_class_comes_first():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    raw = RawDetections(torch.full((1, 2, 2), 2.0), torch.zeros(1, 2, 4), anchors)
+    (found,) = Postprocess(max_candidates=3)(raw)
+    assert found.labels.tolist() == [0, 1, 0]
+    assert found.boxes[:, 0].tolist() == [0, 0, 20]

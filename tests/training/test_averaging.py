@@ -25,7 +25,7 @@ class Fit:
         self.callback = callback
         self.module = SimpleNamespace(model=Net().train())
         self.module.model.fixed.eval()
-        self.trainer = SimpleNamespace(global_step=0, world_size=1, sanity_checking=False)
+        self.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1, sanity_checking=False)
         self.trainer.state = SimpleNamespace(fn="fit")
         callback.on_train_start(self.trainer, self.module)
 
@@ -118,6 +118,21 @@ def test_a_checkpoint_carries_average_and_ramp() -> None:
     again = Fit(resumed)
     assert resumed.updates == 3
     assert torch.equal(again.judged()["conv.weight"], fit.judged()["conv.weight"])
+
+
+@pytest.mark.parametrize("batches", [1, 5])
+def test_the_first_scores_after_a_resume_have_the_statistics_of_the_latest_images(batches: int) -> None:
+    fit = Fit(EvaluationWeights(0.9, 6))
+    for _ in range(batches):
+        fit.step(torch.rand(4, 3, 5, 5))
+    checkpoint: dict = {}
+    fit.callback.on_save_checkpoint(fit.trainer, fit.module, checkpoint)
+    resumed = EvaluationWeights(0.9, 6)
+    resumed.load_state_dict(fit.callback.state_dict())
+    resumed.on_load_checkpoint(fit.trainer, fit.module, checkpoint)
+    again = Fit(resumed)
+    again.model.load_state_dict(fit.model.state_dict())
+    torch.testing.assert_close(again.judged(), fit.judged(), rtol=0, atol=0)
 
 
 def test_an_average_without_statistics_of_its_own_is_refused() -> None:

@@ -37,7 +37,7 @@ def start(config: Path, folder: Path, *overrides: str, callbacks: tuple[L.Callba
 
 @pytest.fixture(scope="module", params=["tiny_config", "tiny_segmenter_config"], ids=["detection", "segmentation"])
 def stopped_and_resumed(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
-    """Return a run that went through, and one that was cut in its third epoch and resumed."""
+    """Return a run that went through, and one that was cut in its third epoch, damaged and resumed."""
     tiny_config = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("resume")
     overrides = ["train.epochs=4", "model.drop_path=0.2"]
@@ -46,7 +46,8 @@ def stopped_and_resumed(request, tmp_path_factory: pytest.TempPathFactory) -> tu
         start(tiny_config, folder, "name=cut", *overrides, callbacks=(PowerCut(2),))
     cut = Run(folder / "cut-001")
     assert cut.summary["status"] == "failed"
-    assert torch.load(cut.last_checkpoint)["epoch"] == 1
+    assert [torch.load(path)["epoch"] for path in (cut.last_checkpoint, cut.previous_checkpoint)] == [1, 0]
+    cut.last_checkpoint.write_bytes(cut.last_checkpoint.read_bytes()[:-2000])
     return whole, resume(cut.dir)
 
 
@@ -71,6 +72,8 @@ def test_metrics_survive_a_resume_without_gaps_or_doubles(stopped_and_resumed: t
 def test_the_log_goes_on_after_a_resume(stopped_and_resumed: tuple[Run, Run]) -> None:
     text = (stopped_and_resumed[1].dir / "log.txt").read_text()
     assert "power cut" in text
+    assert "checkpoint is damaged: it does not end with its checksum" in text
+    assert text.count("epoch 2/4") == 2
     assert text.count("epoch 3/4") == 1
     assert text.count("epoch 4/4") == 1
 

@@ -19,6 +19,7 @@ OWN_DATA = {
         "data.val=null",
         "data.classes={background: 0, disc: 1, square: 2, triangle: 3, star: 4}",
         "data.ignore=[]",
+        "loss.class_weights=null",
         "data.crop=64",
         "data.crops_per_image=1",
     ],

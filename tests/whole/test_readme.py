@@ -70,7 +70,8 @@ def test_the_python_of_the_readme_runs(
 ) -> None:
     monkeypatch.chdir(folder)
     (block,) = blocks("python")
-    shortened = block.replace('"train.epochs=50"', ", ".join(f'"{override}"' for override in [*SHORT, *OF_TASK["detect"]]))
+    short = ", ".join(f'"{override}"' for override in [*SHORT, *OF_TASK["detect"]])
+    shortened = block.replace('"train.epochs=50"', short)
     assert shortened != block
     exec(compile(shortened, "README.md", "exec"), {})
     assert "torch.Size([2, " in capsys.readouterr().out
