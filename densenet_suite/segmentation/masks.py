@@ -227,7 +227,7 @@ class MaskCodec:
             )
         if raw.palette is not None and not self.coloured:
             colours = ", ".join(
-                f"{i} is {colour_name(pack_colours(raw.palette)[i])}" for i in unknown[:_SHOWN] if i < 256
+                f"{i} is {colour_name(int(pack_colours(raw.palette)[i]))}" for i in unknown[:_SHOWN] if i < 256
             )
             return "mask-values", f"the file has a palette ({colours}): give colours to data.classes to read it by them"
         known = ", ".join(colour_name(code) if self.coloured else str(code) for group in self.values for code in group)
