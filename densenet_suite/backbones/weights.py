@@ -272,7 +272,7 @@ def load_efficientnet(backbone: EfficientNet, source: WeightSource, bands: Seque
     known = set(mapping.values())
     last = len(backbone.spec.stages) + 1
     head = tuple(prefix.format(last) for prefix in scheme.head)
-    for name in source.tensors.keys() - known:
+    for name in sorted(source.tensors.keys() - known):
         if name.startswith(head) if head else False:
             report.left_out.append(name)
         else:
