@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from densenet_suite.data_cli import data_app
 from densenet_suite.errors import SuiteError
 from densenet_suite.processes import is_first_process
 from densenet_suite.verbs.models import list_models, model_info
@@ -30,6 +31,7 @@ models_app = typer.Typer(help="What can be built by name.", no_args_is_help=True
 config_app = typer.Typer(help="What a config file means.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
 
 Config = Annotated[Path, typer.Argument(help="YAML file of the run, such as those in configs/.")]
 Overrides = Annotated[

@@ -110,7 +110,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 
 def test_these_are_all_verbs() -> None:
     command = typer.main.get_command(cli.app)
-    known = {"train", "resume", "evaluate", "predict", "quickstart", "models", "config", "doctor"}
+    known = {"train", "resume", "evaluate", "predict", "quickstart", "models", "config", "data", "doctor"}
     assert set(command.commands) == known  # type: ignore[attr-defined]
 
 
