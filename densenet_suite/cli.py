@@ -66,11 +66,11 @@ def train(config: Config, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def resume(run: RunPlace) -> None:
-    """Continue a run that was stopped."""
+def resume(run: RunPlace, overrides: Overrides = None) -> None:
+    """Continue a run that was stopped; with train.epochs=..., one that is finished too."""
     from densenet_suite.verbs.train import resume as run_training
 
-    _say_run(run_training(run))
+    _say_run(run_training(run, overrides or []))
 
 
 @app.command()

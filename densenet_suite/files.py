@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+_TEMPORARY = ".tmp-"
+
 
 @contextmanager
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
@@ -15,7 +17,7 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     A reader, a crash or a full disk meets the old file or the new one, never half of either.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -30,6 +32,12 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote have left below a folder that no other one writes to."""
+    for path in folder.rglob(f".*{_TEMPORARY}*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

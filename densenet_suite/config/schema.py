@@ -98,6 +98,10 @@ class TrainConfig(Section):
     freeze: tuple[str, ...] = ()  # patterns of parameter names that are not trained, such as backbone.*
     frozen_norms: Literal["fixed", "updated"] = "fixed"  # statistics of batch norms that are wholly frozen
     early_stop: EarlyStopConfig | None = None
+    save_minutes: NotNegative = 10.0  # between checkpoints within an epoch; each epoch ends with one anyway
+    unsaved_checkpoints: Annotated[int, Field(ge=0)] = 3  # in a row that may fail, as on a full disk; then it stops
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 0  # steps in a row left out as loss or gradient is not finite
+    hang_minutes: NotNegative = 60.0  # without a batch, after which a run ends itself; 0: never
 
 
 class Config(Section):

@@ -90,6 +90,12 @@ class EvaluationWeights(L.Callback):
         names = list(self.average)
         torch._foreach_lerp_([self.average[n] for n in names], [current[n].detach() for n in names], 1 - decay)
 
+    def leave_out(self, step: int, batches: int) -> None:
+        """Do not move the average at a step in which nothing was learned, and forget the images of its batches."""
+        self._steps = step
+        for _ in range(min(batches, len(self._recent))):
+            self._recent.pop()
+
     @contextmanager
     def applied(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[None]:
         """Put the judged weights into the model for a while; the training weights return whatever happens."""

@@ -26,11 +26,19 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], former: Path | None
         path: of the file.
         checkpoint: its content.
         former: where the file that is replaced stays, once the new one is safe on the disk; None to let it go.
+
+    Raises:
+        OSError: it cannot be written, as where the disk is full; what was there before is whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         hashed = _HashedFile(file)
-        torch.save(checkpoint, cast(IO[bytes], hashed))
+        try:
+            torch.save(checkpoint, cast(IO[bytes], hashed))
+        except RuntimeError:  # how torch tells that a write failed
+            if hashed.fault is not None:
+                raise hashed.fault from None
+            raise
         file.write(_MARK + hashed.digest.hexdigest().encode())
         file.flush()
         os.fsync(file.fileno())
@@ -60,10 +68,15 @@ class _HashedFile:
     def __init__(self, file: IO[bytes]):
         self.file = file
         self.digest = hashlib.sha256()
+        self.fault: OSError | None = None
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.fault = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()

@@ -15,6 +15,19 @@ class EpochMeans(L.Callback):
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def begin_step(self, trainer: L.Trainer) -> None:
+        """Remember the sums before a step of the optimizer."""
+        means = (metric for metric in trainer.fit_loop.epoch_loop._results.values() if _is_mean(metric))
+        self._before = {m.meta.name: (m.value.clone(), m.cumulated_batch_size.clone()) for m in means}
+
+    def leave_out_step(self, trainer: L.Trainer) -> None:
+        """Take back what was logged since `begin_step`."""
+        for metric in trainer.fit_loop.epoch_loop._results.values():
+            if _is_mean(metric):
+                nothing = torch.zeros_like(metric.value), torch.zeros_like(metric.cumulated_batch_size)
+                metric.value, metric.cumulated_batch_size = self._before.get(metric.meta.name, nothing)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -37,7 +50,7 @@ class EpochMeans(L.Callback):
         sums = dict(self._sums)  # again, where a run is stopped before the next batch
         if not _is_over(trainer):
             for metric in trainer.fit_loop.epoch_loop._results.values():
-                if metric.is_tensor and metric.meta.on_epoch and metric.meta.is_mean_reduction and not metric.has_reset:
+                if _is_mean(metric) and not metric.has_reset:
                     total = _mean_over_processes(trainer, metric.value.detach().clone())
                     count = _mean_over_processes(trainer, metric.cumulated_batch_size.clone())
                     sums[metric.meta.name] = (total, count)
@@ -46,6 +59,10 @@ class EpochMeans(L.Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the sums of a checkpoint."""
         self._sums = dict(checkpoint["epoch_sums"])
+
+
+def _is_mean(metric: Any) -> bool:
+    return bool(metric.is_tensor and metric.meta.on_epoch and metric.meta.is_mean_reduction)
 
 
 def _is_over(trainer: L.Trainer) -> Any:

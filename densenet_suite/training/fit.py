@@ -1,6 +1,7 @@
 """Fitting: from a config to a trained run, and from a stopped run onwards."""
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,23 +12,29 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
+from densenet_suite.config.load import save_config
 from densenet_suite.config.schema import Config
 from densenet_suite.errors import DataError
-from densenet_suite.files import write_json
+from densenet_suite.files import remove_leftovers, write_json
 from densenet_suite.installed import is_installed
+from densenet_suite.processes import is_first_process
 from densenet_suite.sampling import Stream, derive_seed
 from densenet_suite.training.averaging import EvaluationWeights
-from densenet_suite.training.checkpointing import BestModel, EpochCheckpoints, SafeCheckpointIO
+from densenet_suite.training.checkpointing import BestModel, Checkpoints, SafeCheckpointIO
 from densenet_suite.training.console import EpochLines
 from densenet_suite.training.epoch_means import EpochMeans
-from densenet_suite.training.finite_loss import FiniteLoss
+from densenet_suite.training.faults import Faults, Storage
+from densenet_suite.training.finite_steps import FiniteSteps, LossSpikes
 from densenet_suite.training.interruption import InterruptedRunError, Interruption
+from densenet_suite.training.memory import smaller_batch
 from densenet_suite.training.metrics_log import MetricsLog
 from densenet_suite.training.run import Run
 from densenet_suite.training.slice import Slice
 from densenet_suite.training.slices import SLICES
+from densenet_suite.training.tensorboard import OptionalTensorBoard
+from densenet_suite.training.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -61,54 +68,117 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
     Raises:
         SuiteError: the data, the config or the weights do not allow it.
     """
-    parts = SLICES[config.task]
     with run.logging(), quiet(), without_worker_trace():
-        started = time.monotonic()
         logger.info("run folder %s", run.dir)
-        data = parts.data(config, None)
-        _report_data(data, run)
-        torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
-        task = parts.task(config, data)
-        task.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs by up to a half
-        weights = EvaluationWeights(config.train.ema, config.train.recalibrate)
-        best = BestModel(run.model_path, parts.monitor, _saver(config, parts), weights)
-        trainer = _trainer(config, run, parts, best, [*callbacks, best, weights], validates="val" in data.splits)
-        _write_summary(run, "running", best, started, trainer)
-        status = "failed"
-        try:
-            trainer.fit(task, data, ckpt_path=run.last_checkpoint if resume else None)
-            status = "finished"
-        except InterruptedRunError:
-            status = "interrupted"
-            raise
-        finally:
-            _write_summary(run, status, best, started, trainer)
+        if is_first_process():
+            remove_leftovers(run.dir)
+        faults = Faults(run.summary.get("faults") if resume else None)
+        while True:
+            try:
+                return _fit(config, run, faults, callbacks, resume=resume)
+            except Exception as error:
+                config = smaller_batch(config, error)
+                faults.note("out_of_memory", _new_batch(config))
+                save_config(config, run.config_path)
+                resume = True
 
 
-def _trainer(
-    config: Config, run: Run, parts: Slice, best: BestModel, callbacks: list[L.Callback], *, validates: bool
-) -> L.Trainer:
+def _fit(config: Config, run: Run, faults: Faults, callbacks: Sequence[L.Callback], *, resume: bool) -> None:
+    parts = SLICES[config.task]
+    data = parts.data(config, None)
+    _report_data(data, run)
+    torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
+    task = parts.task(config, data)
+    task.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs by up to a half
+    state = _State(run, config, parts, faults)
+    trainer = _trainer(state, callbacks, validates="val" in data.splits)
+    state.write_summary("running", trainer)
+    status, reason = "failed", None
+    try:
+        trainer.fit(task, data, ckpt_path=_start(run) if resume else None)
+        status = "finished"
+    except InterruptedRunError:
+        status = "interrupted"
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise
+    finally:
+        state.write_summary(status, trainer, reason)
+
+
+def _start(run: Run) -> Path | None:
+    """Return the checkpoint to go on from; none where a run ended before its first."""
+    if run.last_checkpoint.exists() or run.previous_checkpoint.exists():
+        return run.last_checkpoint
+    logger.info("there is no checkpoint yet: training starts at the beginning")
+    return None
+
+
+def _new_batch(config: Config) -> str:
+    batch, accumulate = config.train.batch, config.train.accumulate
+    return (
+        f"a step ran out of memory; the run goes on from its last checkpoint with train.batch={batch} "
+        f"train.accumulate={accumulate}: the same images to a step, though batch norm sees fewer at a time"
+    )
+
+
+class _State:
+    """What a run keeps beside its network: what is best, what went wrong, and where both are written down."""
+
+    def __init__(self, run: Run, config: Config, parts: Slice, faults: Faults):
+        self.run, self.config, self.parts, self.faults = run, config, parts, faults
+        train = config.train
+        self.storage = Storage(run.dir, train.unsaved_checkpoints, faults)
+        self.weights = EvaluationWeights(train.ema, train.recalibrate)
+        self.best = BestModel(run.model_path, parts.monitor, _saver(config, parts), self.weights, self.storage)
+        self.started = time.monotonic()
+
+    def write_summary(self, status: str, trainer: L.Trainer, reason: str | None = None) -> None:
+        """Write `summary.json`."""
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        with self.storage.side_file("summary.json"):
+            write_json(
+                self.run.dir / "summary.json",
+                {
+                    "status": status,
+                    "reason": reason,
+                    "epochs": trainer.current_epoch,
+                    "steps": trainer.global_step,
+                    "monitor": self.best.monitor,
+                    "best_score": self.best.best,
+                    "best_epoch": self.best.best_epoch,
+                    "last": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+                    "faults": dict(self.faults.counts),
+                    "seconds": round(time.monotonic() - self.started, 1),
+                    "model": "weights/best.safetensors",
+                },
+            )
+
+
+def _trainer(state: _State, callbacks: Sequence[L.Callback], *, validates: bool) -> L.Trainer:
+    run, config, monitor = state.run, state.config, state.parts.monitor
     train = config.train
-    seeds = StepSeeds(config.seed)
-    callbacks = [
+    seeds, means = StepSeeds(config.seed), EpochMeans()
+    own: list[L.Callback] = [
         seeds,
-        FiniteLoss(seeds),
-        EpochMeans(),
+        FiniteSteps(seeds, train.skip_nonfinite, state.weights, means, state.faults),
+        LossSpikes(state.faults),
+        means,
         *callbacks,
-        MetricsLog(run.metrics_path),
-        EpochLines(parts.monitor, parts.losses, parts.scores),
-        EpochCheckpoints(run.last_checkpoint, run.best_checkpoint, best),
+        state.best,
+        state.weights,
+        MetricsLog(run.metrics_path, state.storage),
+        EpochLines(monitor, state.parts.losses, state.parts.scores),
+        Checkpoints(run, state.best, state.storage, minutes=train.save_minutes, batch=train.batch),
         Interruption(run.dir, run.last_checkpoint),
+        Watchdog(run.dir, train.hang_minutes, lambda trainer, reason: state.write_summary("hung", trainer, reason)),
     ]
     if train.early_stop is not None and validates:
-        callbacks.append(
-            EarlyStopping(
-                parts.monitor,
-                mode="max",
-                patience=train.early_stop.patience,
-                min_delta=train.early_stop.min_delta,
-            )
-        )
+        patience, min_delta = train.early_stop.patience, train.early_stop.min_delta
+        own.append(EarlyStopping(monitor, mode="max", patience=patience, min_delta=min_delta))
     options: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False} | config.trainer
     if not validates:
         options["limit_val_batches"] = 0
@@ -117,19 +187,17 @@ def _trainer(
         max_epochs=train.epochs,
         accumulate_grad_batches=train.accumulate,
         gradient_clip_val=train.clip or None,
-        callbacks=callbacks,
-        plugins=[SafeCheckpointIO(run.last_checkpoint, run.previous_checkpoint)],
-        logger=_loggers(run),
+        callbacks=own,
+        plugins=[SafeCheckpointIO(run.last_checkpoint, run.previous_checkpoint, state.storage)],
+        logger=_loggers(run, state.storage),
         enable_progress_bar=False,
         use_distributed_sampler=False,
         default_root_dir=run.dir,
     )
 
 
-def _loggers(run: Run) -> list[Logger]:
-    if is_installed("tensorboard"):
-        return [TensorBoardLogger(run.dir, name="", version="tensorboard")]
-    return []
+def _loggers(run: Run, storage: Storage) -> list[Logger]:
+    return [OptionalTensorBoard(str(run.dir), storage)] if is_installed("tensorboard") else []
 
 
 def _report_data(data: Any, run: Run) -> None:
@@ -153,28 +221,6 @@ def _saver(config: Config, parts: Slice) -> Callable[[Path, Any, float | None, i
         parts.save(path, task, config.input_size, provenance)
 
     return save
-
-
-def _write_summary(run: Run, status: str, best: BestModel, started: float, trainer: L.Trainer) -> None:
-    if not trainer.is_global_zero:
-        return
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    write_json(
-        run.dir / "summary.json",
-        {
-            "status": status,
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "monitor": best.monitor,
-            "best_score": best.best,
-            "best_epoch": best.best_epoch,
-            "last": {
-                name: value if value == value and abs(value) < float("inf") else None for name, value in metrics.items()
-            },
-            "seconds": round(time.monotonic() - started, 1),
-            "model": "weights/best.safetensors",
-        },
-    )
 
 
 @contextmanager

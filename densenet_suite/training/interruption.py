@@ -12,6 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from densenet_suite.errors import SuiteError
+from densenet_suite.training.checkpointing import is_between_steps
 
 logger = logging.getLogger(__name__)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -59,12 +60,7 @@ class Interruption(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop after a whole step, unless an evaluation or the end of the epoch is due: Lightning would skip them."""
-        loop = trainer.fit_loop
-        fetcher = loop._data_fetcher
-        assert fetcher is not None
-        if loop._should_accumulate() or fetcher.done or loop.epoch_loop._should_check_val_fx(fetcher):
-            return
-        if self._is_wanted(trainer):
+        if is_between_steps(trainer) and self._is_wanted(trainer):
             trainer.save_checkpoint(self.last, weights_only=False)
             self._stop()
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 
 from densenet_suite.files import write_text
+from densenet_suite.training.faults import Storage
 
 
 class MetricsLog(L.Callback):
@@ -19,11 +20,14 @@ class MetricsLog(L.Callback):
 
     Args:
         path: of metrics.csv.
+        storage: counts rows that could not be written; they are written with the next one.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, storage: Storage):
         self.path = path
+        self.storage = storage
         self._validated = False
+        self._unwritten: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Drop the rows of epochs that are about to be done again."""
@@ -31,7 +35,7 @@ class MetricsLog(L.Callback):
             rows = read_metrics(self.path)
             kept = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
             if len(kept) < len(rows):
-                write_text(self.path, _to_csv(kept, list(rows[0]), header=True))
+                write_text(self.path, _to_csv(kept, list(rows[0])))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Expect an evaluation."""
@@ -53,14 +57,21 @@ class MetricsLog(L.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **{name: value for name, value in metrics.items() if self._validated or not name.startswith("val/")},
         }
-        rows = read_metrics(self.path) if self.path.is_file() else []
-        columns = list(rows[0]) if rows else list(row)
-        added = [name for name in row if name not in columns]
-        if added or not rows:
-            write_text(self.path, _to_csv([*rows, row], columns + added, header=True))
-        else:
-            with open(self.path, "a", newline="", encoding="utf-8") as file:
-                file.write(_to_csv([row], columns, header=False))
+        self._unwritten.append(row)
+        with self.storage.side_file(self.path.name):
+            rows: list[Mapping[str, Any]] = [*read_metrics(self.path)] if self.path.is_file() else []
+            rows += self._unwritten
+            columns = list(dict.fromkeys(name for row in rows for name in row))
+            write_text(self.path, _to_csv(rows, columns))
+            self._unwritten = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows that wait for room, for a checkpoint."""
+        return {"unwritten": self._unwritten}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of a checkpoint."""
+        self._unwritten = list(state_dict["unwritten"])
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -69,10 +80,9 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, header: bool) -> str:
+def _to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
+    writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -1,0 +1,210 @@
+"""Steps whose loss or gradient is not finite: nothing is learned from them, and the log says where they come from."""
+
+import statistics
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from densenet_suite.errors import SuiteError
+from densenet_suite.training.averaging import EvaluationWeights
+from densenet_suite.training.epoch_means import EpochMeans
+from densenet_suite.training.faults import Faults
+
+_HINT = (
+    "look at these files and their labels; if they are sound, lower train.optimizer.lr or train.clip. "
+    "The last checkpoint is from before this"
+)
+
+
+class FiniteSteps(L.Callback):
+    """Leaves out steps whose loss or gradient is NaN or infinite, up to some in a row, and stops the run at the next.
+
+    Such a step changes nothing: not the weights or the optimizer's state, not the batch-norm statistics, not the
+    average. Its place in the schedule of the learning rate passes. Under fp16 gradients that are infinite belong to the
+    search for a loss scale, and are left to the scaler.
+
+    Args:
+        seeds: seeds a step; the step is repeated to find the part that is to blame.
+        allowed: how many steps in a row may be left out.
+        weights: keeps the average.
+        means: of what an epoch logs.
+        faults: where each is counted.
+    """
+
+    def __init__(self, seeds: L.Callback, allowed: int, weights: EvaluationWeights, means: EpochMeans, faults: Faults):
+        self.seeds = seeds
+        self.allowed = allowed
+        self.weights = weights
+        self.means = means
+        self.faults = faults
+        self._batch: Any = None
+        self._batch_idx = 0
+        self._in_a_row = 0
+        self._fault: SuiteError | None = None
+        self._batches = 0
+        self._statistics: dict[str, Tensor] = {}
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the batch, and the batch-norm statistics before the first batch of a step."""
+        self._batch, self._batch_idx = batch, batch_idx
+        if self.allowed and self._batches == 0:
+            self.means.begin_step(trainer)
+            self._statistics = {name: value.clone() for name, value in _model(pl_module).named_buffers()}
+        self._batches += 1
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Look at the loss.
+
+        Raises:
+            SuiteError: it is not finite, and no step may be left out.
+        """
+        if self._fault is None and not bool(torch.isfinite(loss)):
+            self.seeds.on_train_batch_start(trainer, pl_module, self._batch, self._batch_idx)
+            blame = _blame(_model(pl_module), self._batch.images)
+            self._fault = self._error(trainer, f"the loss is {loss.item()}", blame)
+            if not self.allowed:
+                raise self._fault
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Look at the gradient, and leave the step out where it or a loss was not finite.
+
+        Raises:
+            SuiteError: it is not finite, and no further step may be left out.
+        """
+        if self._fault is None and getattr(trainer.precision_plugin, "scaler", None) is None:
+            name = _first_wrong_gradient(_model(pl_module))
+            if name is not None:
+                self._fault = self._error(trainer, "the gradient is not finite", f"the first such weight is {name}")
+        if self._fault is None:
+            self._in_a_row = 0
+        else:
+            self._in_a_row += 1
+            if self._in_a_row > self.allowed:
+                raise self._fault
+            self._leave_out(trainer, _model(pl_module), self._fault)
+            self._fault = None
+        self._batches = 0
+
+    def _leave_out(self, trainer: L.Trainer, model: nn.Module, fault: SuiteError) -> None:
+        for parameter in model.parameters():
+            parameter.grad = None  # an optimizer passes over what has none
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(self._statistics[name])
+        self.weights.leave_out(trainer.global_step + 1, self._batches)
+        self.means.leave_out_step(trainer)
+        (problem,) = fault.problems
+        self.faults.note("skipped_steps", f"{problem.what}; the step is left out  ({problem.where})")
+
+    def _error(self, trainer: L.Trainer, what: str, blame: str) -> SuiteError:
+        return SuiteError(
+            f"{what} in step {trainer.global_step + 1}, epoch {trainer.current_epoch + 1}, "
+            f"batch {self._batch_idx + 1}; {blame}",
+            where=", ".join(_files(trainer, self._batch)),
+            hint=_HINT,
+        )
+
+
+class LossSpikes(L.Callback):
+    """Tells of a loss that is far above those before it: most often a few wrong labels. It changes nothing.
+
+    Args:
+        faults: where each is counted.
+        factor: times the median of the latest losses.
+        window: how many those are.
+    """
+
+    def __init__(self, faults: Faults, factor: float = 10.0, window: int = 100):
+        self.faults = faults
+        self.factor = factor
+        self.recent: deque[float] = deque(maxlen=window)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Compare."""
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        full = len(self.recent) == self.recent.maxlen
+        if full and loss > self.factor * (usual := statistics.median(self.recent)) > 0:
+            self.faults.note(
+                "loss_spikes",
+                f"the loss is {loss:.4g} in step {trainer.global_step}, epoch {trainer.current_epoch + 1}, "
+                f"batch {batch_idx + 1}; usual is {usual:.4g}  ({', '.join(_files(trainer, batch))})",
+            )
+        if loss == loss:
+            self.recent.append(loss)
+
+
+def _model(pl_module: L.LightningModule) -> nn.Module:
+    model = pl_module.model
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _first_wrong_gradient(model: nn.Module) -> str | None:
+    """Return the name of the first weight whose gradient is not finite; one comparison for all of them together."""
+    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    norms = torch.stack(torch._foreach_norm(list(gradients.values()), float("inf"))) if gradients else torch.zeros(1)
+    if bool(torch.isfinite(norms).all()):
+        return None
+    return list(gradients)[int(torch.isfinite(norms).logical_not().nonzero()[0])]
+
+
+def _files(trainer: L.Trainer, batch: Any) -> list[str]:
+    loader = trainer.train_dataloader
+    source = getattr(getattr(loader, "dataset", None), "source", None)
+    indices = batch.indices.tolist()
+    return [str(i) for i in indices] if source is None else [str(source.paths[i]) for i in indices]
+
+
+def _blame(model: nn.Module, images: Tensor) -> str:
+    if not bool(torch.isfinite(images).all()):
+        return "the images have values that are not finite"
+    wrong = [name for name, value in model.named_parameters() if not bool(torch.isfinite(value).all())]
+    if wrong:
+        return f"the weights {wrong[0]} are not finite"
+    with torch.no_grad(), _first_wrong(model) as found:
+        model(images)
+    if found:
+        return f"the first module whose output is not finite is {found[0]}"
+    return "the network's output is finite, so the loss itself or the labels are to blame"
+
+
+@contextmanager
+def _first_wrong(model: nn.Module) -> Iterator[list[str]]:
+    """Collect the names of modules with non-finite outputs, in the order in which they are done."""
+    found: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(output)):
+                found.append(name or "the network as a whole")
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict):
+        for part in output.values():
+            yield from _tensors(part)
+    elif isinstance(output, (list, tuple)):
+        for part in output:
+            yield from _tensors(part)
