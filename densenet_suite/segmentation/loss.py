@@ -9,7 +9,9 @@ as in torch.
 - cross_entropy: of the softmax, or binary (BCE) for each class that may overlap.
 - focal: the same times (1 - p)^gamma, p the probability of the truth. Lin et al., arXiv:1708.02002, equation 4.
 - tversky: 1 - (hits + s) / (hits + alpha false alarms + beta misses + s), s half a pixel. Salehi et al.,
-  arXiv:1706.05721, section 2. Smoothing on both sides makes a false alarm cost also where the class is absent.
+  arXiv:1706.05721, section 2. Of classes that exclude each other those count that the batch has: a false alarm of an
+  absent one is a miss of another, and a term of its own would teach rare classes, in every batch without them, to be
+  silent. Where classes may overlap all count, and smoothing on both sides makes a false alarm of an absent one cost.
 - dice: tversky with both costs 1/2, so 1 - (2 hits + 1) / (found + truth + 1). Milletari et al., arXiv:1606.04797,
   section 3, without the squares.
 - lovasz: the Lovasz extension of the Jaccard loss, over the classes that are present. Berman et al., arXiv:1705.08790,
@@ -175,7 +177,9 @@ def _overlap(pixels: _Pixels, false_alarm: float, miss: float) -> Tensor:
     false_alarms = pixels.sum_of_class(pixels.probabilities) - hits
     misses = pixels.present.sum(dim=(0, 2, 3)) - hits
     index = (hits + smoothing) / (hits + false_alarm * false_alarms + miss * misses + smoothing)
-    return pixels.mean_of_classes(1 - index)
+    if pixels.overlapping:
+        return pixels.mean_of_classes(1 - index)
+    return _weighted_mean(1 - index, pixels.weights * pixels.present.any(dim=3).any(dim=2).any(dim=0))
 
 
 def _lovasz(pixels: _Pixels, term: LossTerm) -> Tensor:
