@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from densenet_suite.collectives import Combine, alone
 from densenet_suite.detection.boxes import encode_boxes
 from densenet_suite.detection.matching import match_anchors
 from densenet_suite.detection.structures import IGNORE, RawDetections
@@ -38,13 +39,16 @@ class DetectionLoss(NamedTuple):
     positives: Int[Tensor, ""]
 
 
-def detection_loss(raw: RawDetections, boxes: Float[Tensor, "b m 4"], labels: Int[Tensor, "b m"]) -> DetectionLoss:
+def detection_loss(
+    raw: RawDetections, boxes: Float[Tensor, "b m 4"], labels: Int[Tensor, "b m"], combine: Combine = alone
+) -> DetectionLoss:
     """Assign anchors and compute the loss.
 
     Args:
         raw: the network's output.
         boxes: xyxy in pixels of the network's input.
         labels: 0..k-1; -1 for rows that hold no object.
+        combine: makes the sums of a batch those of the global batch: `collectives.sum_over_processes`, or `alone`.
     """
     matches = match_anchors(boxes, labels, raw.anchors)
     positive = matches != IGNORE
@@ -53,7 +57,8 @@ def detection_loss(raw: RawDetections, boxes: Float[Tensor, "b m 4"], labels: In
     rows = matches.clamp(min=0)
     targets = labels.gather(1, rows).clamp(min=0)
     classification = _FocalLoss.apply(raw.class_logits, targets, positive)
-    return _total(classification, _box_loss(raw, boxes, rows, positive), positive.sum())
+    box = _box_loss(raw, boxes, rows, positive)
+    return _total(combine(classification), combine(box), combine(positive.sum()))
 
 
 def _total(classification: Tensor, box: Tensor, positives: Tensor) -> DetectionLoss:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from densenet_suite.collectives import sum_over_processes
 from densenet_suite.detection.data import DetectionSamples
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.loss import DetectionLoss, detection_loss
@@ -66,7 +67,7 @@ class DetectionTask(Task):
 
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        loss = detection_loss(self.model(batch.images), batch.boxes, batch.labels)
+        loss = detection_loss(self.model(batch.images), batch.boxes, batch.labels, sum_over_processes)
         self._log_loss("train", loss, len(batch))
         return loss.total
 

@@ -27,10 +27,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from densenet_suite.collectives import Combine, alone
 from densenet_suite.segmentation.boundary import diagonal, signed_distance
 from densenet_suite.segmentation.loss_terms import LossTerm, check_terms
 from densenet_suite.segmentation.structures import IGNORE
@@ -48,6 +49,7 @@ def segmentation_loss(
     masks: UInt8[Tensor, "b2 *k2 h2 w2"],
     terms: Sequence[LossTerm],
     class_weights: Float[Tensor, " k"] | None = None,
+    combine: Combine = alone,
 ) -> SegmentationLoss:
     """Compute the loss of a batch.
 
@@ -56,6 +58,8 @@ def segmentation_loss(
         masks: [b h w] of 0..k-1 where classes exclude each other, or [b k h w] of 0 and 1; 255 where not known.
         terms: what to add up.
         class_weights: what each class counts; all the same if not given.
+        combine: makes the sums of a batch those of the global batch: `collectives.sum_over_processes`, or `alone`. Of
+            lovasz, which is no function of sums, the processes have the mean.
 
     Raises:
         ConfigError: see `check_terms`.
@@ -67,7 +71,7 @@ def segmentation_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
         weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
-        pixels = _Pixels(logits, masks, weights)
+        pixels = _Pixels(logits, masks, weights, combine)
         values = {term.name: _TERMS[term.name](pixels, term) for term in terms}
         total = torch.stack([term.weight * values[term.name] for term in terms]).sum()
     return SegmentationLoss(total, values)
@@ -99,13 +103,18 @@ class _Pixels:
     """
 
     def __init__(
-        self, logits: Float[Tensor, "b k h w"], masks: UInt8[Tensor, "b *k h w"], weights: Float[Tensor, " k"]
+        self,
+        logits: Float[Tensor, "b k h w"],
+        masks: UInt8[Tensor, "b *k h w"],
+        weights: Float[Tensor, " k"],
+        combine: Combine,
     ):
         self.overlapping = masks.ndim == 4
         self.masks = masks if self.overlapping else masks[:, None]
         self.valid: Bool[Tensor, "b j h w"] = self.masks != IGNORE
         self.logits = logits.masked_fill(~self.valid, 0.0)  # not even an infinite one counts where nothing is known
         self.weights = weights
+        self.combine = combine
 
     @cached_property
     def log_softmax(self) -> Float[Tensor, "b k h w"]:
@@ -138,19 +147,36 @@ class _Pixels:
     def mean_of_pixels(self, values: Float[Tensor, "b j h w"]) -> Float[Tensor, ""]:
         """Average over valid pixels, each with the weight of its class."""
         weights = self.weights[:, None, None] if self.overlapping else self.weights[self._classes]
-        return _weighted_mean(values, weights * self.valid)
+        weights = weights * self.valid
+        return _quotient(self.combine((values * weights).sum()), self.combine(weights.sum()))
 
     def mean_of_classes(self, values: Float[Tensor, " k"]) -> Float[Tensor, ""]:
-        """Average over classes that have a valid pixel, each with its weight."""
-        return _weighted_mean(values, self.weights * self.valid.any(dim=(0, 2, 3)))
+        """Average over the classes that count, each with its weight.
 
-    def sum_of_class(self, values: Float[Tensor, "b k h w"]) -> Float[Tensor, " k"]:
-        return values.sum(dim=(0, 2, 3))
+        Those are the classes that the batch has, or, where classes may overlap, that it has known pixels of.
+        """
+        return _weighted_mean(values, self.weights * ((self.known if self.overlapping else self.truth) > 0))
+
+    def sum_of_class(self, values: Shaped[Tensor, "b j h w"]) -> Float[Tensor, " j"]:
+        return self.combine(values.sum(dim=(0, 2, 3)).float())
+
+    @cached_property
+    def truth(self) -> Float[Tensor, " k"]:
+        """Pixels of each class."""
+        return self.sum_of_class(self.present)
+
+    @cached_property
+    def known(self) -> Float[Tensor, " j"]:
+        """Valid pixels."""
+        return self.sum_of_class(self.valid)
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    total = weights.sum()
-    return (values * weights).sum() / torch.where(total > 0, total, 1.0)
+    return _quotient((values * weights).sum(), weights.sum())
+
+
+def _quotient(total: Tensor, weight: Tensor) -> Tensor:
+    return total / torch.where(weight > 0, weight, 1.0)
 
 
 def _cross_entropy(pixels: _Pixels, term: LossTerm) -> Tensor:
@@ -175,11 +201,9 @@ def _overlap(pixels: _Pixels, false_alarm: float, miss: float) -> Tensor:
     smoothing = 0.5
     hits = pixels.sum_of_class(pixels.probabilities * pixels.present)
     false_alarms = pixels.sum_of_class(pixels.probabilities) - hits
-    misses = pixels.present.sum(dim=(0, 2, 3)) - hits
+    misses = pixels.truth - hits
     index = (hits + smoothing) / (hits + false_alarm * false_alarms + miss * misses + smoothing)
-    if pixels.overlapping:
-        return pixels.mean_of_classes(1 - index)
-    return _weighted_mean(1 - index, pixels.weights * pixels.present.any(dim=3).any(dim=2).any(dim=0))
+    return pixels.mean_of_classes(1 - index)
 
 
 def _lovasz(pixels: _Pixels, term: LossTerm) -> Tensor:
@@ -224,7 +248,8 @@ def _boundary(pixels: _Pixels, term: LossTerm) -> Tensor:
     ]
     distances = torch.stack(maps).reshape(present.shape).to(pixels.logits.device)
     sums = pixels.sum_of_class(pixels.probabilities * distances)
-    return pixels.mean_of_classes(sums / pixels.valid.sum(dim=(0, 2, 3)).clamp(min=1))
+    known = pixels.known
+    return _weighted_mean(sums / known.clamp(min=1), pixels.weights * (known > 0))
 
 
 _TERMS: dict[str, Callable[[_Pixels, LossTerm], Tensor]] = {

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from densenet_suite.collectives import sum_over_processes
 from densenet_suite.errors import ConfigError
 from densenet_suite.optim import Recipe
 from densenet_suite.segmentation.loss import SegmentationLoss, segmentation_loss
@@ -118,15 +119,17 @@ class SegmentationTask(Task):
         Reference: nnU-Net, arXiv:1809.10486, supplementary note 2.
         """
         if not self.model.spec.deep_supervision:
-            return segmentation_loss(self.model(batch.images), batch.masks, self.loss, self.class_weights)
+            return self._one_loss(self.model(batch.images), batch.masks)
         losses = [
-            segmentation_loss(logits, _coarsened(batch.masks, logits), self.loss, self.class_weights)
-            for logits in self.model.deep_logits(batch.images)
+            self._one_loss(logits, _coarsened(batch.masks, logits)) for logits in self.model.deep_logits(batch.images)
         ]
         weights = [0.5**i for i in range(len(losses))]
         weighted = [weight * loss.total for weight, loss in zip(weights, losses, strict=True)]
         total = torch.stack(weighted).sum() / sum(weights)
         return SegmentationLoss(total, losses[0].terms)
+
+    def _one_loss(self, logits: Tensor, masks: Tensor) -> SegmentationLoss:
+        return segmentation_loss(logits, masks, self.loss, self.class_weights, sum_over_processes)
 
     def _probabilities(self, batch: SegmentationBatch) -> Tensor:
         """Return probabilities in pixels of the files [b k h w]; what is larger than a tile goes through in tiles."""

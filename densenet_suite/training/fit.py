@@ -29,7 +29,7 @@ from densenet_suite.training.faults import Faults, Storage
 from densenet_suite.training.finite_steps import FiniteSteps, LossSpikes
 from densenet_suite.training.interruption import InterruptedRunError, Interruption
 from densenet_suite.training.memory import smaller_batch
-from densenet_suite.training.metrics_log import MetricsLog
+from densenet_suite.training.metrics_log import MetricsLog, read_metrics
 from densenet_suite.training.run import Run
 from densenet_suite.training.slice import Slice
 from densenet_suite.training.slices import SLICES
@@ -108,8 +108,9 @@ def _fit(config: Config, run: Run, faults: Faults, callbacks: Sequence[L.Callbac
 
 
 def _start(run: Run) -> Path | None:
-    """Return the checkpoint to go on from; none where a run ended before its first."""
-    if run.last_checkpoint.exists() or run.previous_checkpoint.exists():
+    """Return the checkpoint to go on from; none where a run ended before its first, in its first epoch."""
+    there = run.last_checkpoint.exists() or run.previous_checkpoint.exists()
+    if there or (run.metrics_path.exists() and len(read_metrics(run.metrics_path)) > 1):
         return run.last_checkpoint
     logger.info("there is no checkpoint yet: training starts at the beginning")
     return None

@@ -86,10 +86,12 @@ def test_a_finished_run_is_not_trained_again(stopped_and_resumed: tuple[Run, Run
     assert "nothing to resume" in (run.dir / "log.txt").read_text()
 
 
-def test_a_run_without_a_checkpoint_says_so(trained_run: Run, tmp_path: Path) -> None:
+def test_a_run_that_has_lost_its_checkpoints_says_so(trained_run: Run, tmp_path: Path) -> None:
     shutil.copytree(trained_run.dir, tmp_path / "copy")
     (tmp_path / "copy" / "summary.json").unlink()
     (tmp_path / "copy" / "checkpoints" / "last.ckpt").unlink()
+    with open(tmp_path / "copy" / "metrics.csv", "a") as file:
+        file.write("2,6\n")
     with pytest.raises(ConfigError, match="no checkpoint to continue from"):
         resume(tmp_path / "copy")
 

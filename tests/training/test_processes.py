@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPOSITORY
 
-from densenet_suite import evaluate
+from densenet_suite import evaluate, train
 from densenet_suite.training.metrics_log import read_metrics
 
 
@@ -44,3 +45,27 @@ def test_a_step_takes_images_of_both(folder: Path) -> None:
 
 def test_both_processes_log_one_history(folder: Path) -> None:
     assert (folder / "log.txt").read_text().count("epoch 2/2") == 1
+
+
+@pytest.mark.parametrize("config_name", ["tiny_config", "tiny_segmenter_config"], ids=["detection", "segmentation"])
+def test_two_processes_learn_what_one_with_the_doubled_batch_does(request, tmp_path: Path, config_name: str) -> None:
+    config = request.getfixturevalue(config_name)
+    # 21 steps; batch norms are frozen, as those of the CPU see the images of their own process only
+    fixed = ["train.epochs=7", "trainer.check_val_every_n_epoch=7", "train.freeze=['*norm*']", "model.drop_path=0.0"]
+    fixed += ["train.ema=0.0", "train.recalibrate=0", f"output={tmp_path}"]
+    fixed += ["train.optimizer.name=sgd", "train.optimizer.lr=0.08"]  # adamw makes much of what is nearly nothing
+    two = ["name=two", "train.batch=2", "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
+    command = [sys.executable, "-m", "densenet_suite", "train", str(config), *fixed, *two]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    train(config, [*fixed, "name=one", "train.batch=4"])
+    ends = [torch.load(tmp_path / f"{name}-001" / "checkpoints" / "last.ckpt") for name in ("two", "one")]
+    assert [end["global_step"] for end in ends] == [21, 21]
+    start = train(config, [*fixed, "name=start", "train.batch=4", "train.optimizer.lr=1.0e-12", "train.epochs=1"])
+    begun = torch.load(start.last_checkpoint)["state_dict"]
+    moved = max(float((value - begun[name]).abs().max()) for name, value in ends[1]["state_dict"].items())
+    assert moved > 1e-3
+    torch.testing.assert_close(ends[0]["state_dict"], ends[1]["state_dict"], rtol=1e-5, atol=1e-6)
+    losses = [read_metrics(tmp_path / f"{name}-001" / "metrics.csv") for name in ("two", "one")]
+    for ours, theirs in zip(*losses, strict=True):
+        assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-4)
