@@ -63,7 +63,7 @@ def compression(loss: float) -> Any:
 # by name, for a strength of 0 to 1
 COLOUR_CHANGES: Mapping[str, Callable[[float], Any]] = {
     "equalize": lambda strength: transform("Equalize", {}),
-    "posterize": lambda strength: transform("Posterize", {"num_bits": 8 - round(4 * strength)}),
+    "posterize": lambda strength: transform("Posterize", {"num_bits": 7 - round(3 * strength)}),
     "solarize": lambda strength: transform("Solarize", {"threshold_range": (1 - strength, 1 - strength)}),
     "sharpen": lambda strength: transform("Sharpen", {"alpha": (strength, strength), "lightness": (1.0, 1.0)}),
 }

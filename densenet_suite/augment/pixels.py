@@ -39,6 +39,8 @@ def turned(image: Array, quarters: int) -> Array:
     code = _TURNS[quarters % 4]
     if code is None:
         return image
+    if image.shape[2] > 4:  # more OpenCV does not turn
+        return np.ascontiguousarray(np.rot90(image, quarters))
     result = cv2.rotate(image, code)
     return result.reshape(*result.shape[:2], -1)
 
