@@ -1,9 +1,9 @@
 """Colours: one matrix and one table for 8-bit pictures, the bands' own unit for all others.
 
-Brightness, contrast and saturation are those of torchvision and albumentations (`adjust_brightness` and so on), and all
-three, with the hue, are affine in (red, green, blue): so they are one product, a tenth of the time of one after the other,
-and nothing is clipped or rounded between them. The hue turns about the grey axis; where the colour circle of HSV is meant,
-a third of it takes red to green here as there.
+Brightness, contrast and saturation are those of torchvision and albumentations (`adjust_brightness` and so on). All
+three, and the hue, are affine in (red, green, blue): so they are one product and one pass over the pixels, and nothing
+is clipped or rounded between them. The hue turns about the grey axis: grey stays grey, and a third of the circle takes
+red to green, as in HSV; in between it keeps the sum of the three, where HSV keeps the largest.
 """
 
 import math

@@ -18,9 +18,9 @@ _TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CL
 def shrink_or_enlarge(image: Array, height: int, width: int) -> Array:
     """Resize [h w c] for training: bilinearly, after a blur where it shrinks, so that no pixel is skipped.
 
-    Four times as fast as `geometry.resize`, which evaluation uses, and for a shrinkage of up to two within a grey level
-    or two of it: a Gaussian of half of sqrt(shrinkage^2 - 1) pixels makes of the two pixels that OpenCV mixes what the
-    wider filter sees. What shrinks more is averaged over areas.
+    It takes a third of the time of `geometry.resize`, which evaluation uses, and up to a shrinkage of two it is within
+    a grey level or two of it: a Gaussian of half of sqrt(shrinkage^2 - 1) pixels makes the two pixels that OpenCV mixes
+    hold what the wider filter sees. What shrinks more is averaged over areas.
     """
     if image.shape[:2] == (height, width):
         return image

@@ -17,7 +17,6 @@ import numpy as np
 from densenet_suite.augment import affine
 from densenet_suite.augment.pixels import mirrored, padded, shrink_or_enlarge, turned
 from densenet_suite.augment.policy import AugmentPolicy
-from densenet_suite.augment.randaugment import Operations, draw_operations
 from densenet_suite.geometry import Letterbox
 
 Array = np.ndarray[Any, Any]
@@ -75,8 +74,8 @@ class Plan:
         canvas: tuple[int, int],
         policy: AugmentPolicy,
         rng: np.random.Generator,
+        warp: Array | None = None,
         *,
-        operations: Operations | None = None,
         fitted: tuple[int, int] | None = None,
     ) -> Self:
         """Draw a plan.
@@ -86,7 +85,7 @@ class Plan:
             canvas: (height, width) of the result.
             policy: how much may change.
             rng: what is random.
-            operations: of RandAugment, those of shape among them.
+            warp: what turns and shears it further, [3 3] of (x, y, 1) about the middle of the canvas.
             fitted: the canvas that scale 1 just fits, where it is not this one, but one of which this is a part.
         """
         zoom = float(rng.uniform(*policy.scale))
@@ -95,13 +94,11 @@ class Plan:
         resized = Letterbox.fit(source, fitting, zoom).resized
         rows, columns = (Span.draw(*side, rng) for side in zip(source, resized, frame, strict=True))
         vertical, horizontal = rng.random() < policy.vertical_flip, rng.random() < policy.flip
-        warp = None
         if policy.rotate:
-            warp = affine.about(affine.rotation(rng.uniform(-policy.rotate, policy.rotate)), canvas)
-        if operations and operations.warp is not None:
-            own = affine.about(operations.warp, canvas)
-            warp = own if warp is None else own @ warp
-        return cls(source, canvas, rows, columns, quarters, vertical, horizontal, warp)
+            turn = affine.rotation(rng.uniform(-policy.rotate, policy.rotate))
+            warp = turn if warp is None else warp @ turn
+        about = None if warp is None else affine.about(warp, canvas)
+        return cls(source, canvas, rows, columns, quarters, vertical, horizontal, about)
 
     @property
     def least(self) -> tuple[int, int]:

@@ -96,7 +96,9 @@ def test_a_horizontal_flip_mirrors_left_and_right():
 def test_a_vertical_flip_mirrors_top_and_bottom():
     box = (10, 20, 40, 50)
     image = _painted(box, CANVAS)
-    flipped, boxes, _ = DetectionAugment(_policy(vertical_flip=1), CANVAS, (0, 0, 0))(image, np.array([box], np.float64), 0)
+    flipped, boxes, _ = DetectionAugment(_policy(vertical_flip=1), CANVAS, (0, 0, 0))(
+        image, np.array([box], np.float64), 0
+    )
     assert (flipped == image[::-1]).all()
     np.testing.assert_allclose(boxes, [[10, 14, 40, 44]], atol=1e-4)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from densenet_suite.augment import AugmentPolicy
-from densenet_suite.augment.mixing import draw_mix
+from densenet_suite.augment.mixing import Part, draw_mix
 from densenet_suite.sampling import Stream, derive_seed
 
 CANVAS = (64, 96)
@@ -23,7 +23,7 @@ def test_what_is_drawn_is_a_function_of_seed_epoch_and_index():
 
 def test_without_partners_a_sample_is_its_picture():
     mix = _mix(AugmentPolicy())
-    assert [part for part, _ in mix.parts] == [(3, derive_seed(0, Stream.SAMPLE, 0, 3))]
+    assert [part for part, _ in mix.parts] == [Part(3, derive_seed(0, Stream.SAMPLE, 0, 3))]
     assert mix.parts[0][1] == (0, 0, *CANVAS)
     assert (mix.through, mix.pasted, mix.erased) == (None, None, None)
 

@@ -37,7 +37,9 @@ def test_changes_are_torchvisions(name, function, change):
 )
 def test_grey_changes_as_colours_do(name, function, change):
     grey = IMAGE[..., :1]
-    assert np.abs(shifted(grey, {name: change}, SPREAD[:1]).astype(int) - _theirs(function, grey, 1 + change)).max() <= 1
+    assert (
+        np.abs(shifted(grey, {name: change}, SPREAD[:1]).astype(int) - _theirs(function, grey, 1 + change)).max() <= 1
+    )
 
 
 def test_several_changes_at_once_are_one_after_the_other():
@@ -87,9 +89,7 @@ def test_limits_are_reached_and_not_passed(key):
 
 def test_four_in_five_photos_change():
     policy = AugmentPolicy(brightness=0.5)
-    changed = [
-        (recoloured(IMAGE, policy, SPREAD, np.random.default_rng(seed)) != IMAGE).any() for seed in range(300)
-    ]
+    changed = [(recoloured(IMAGE, policy, SPREAD, np.random.default_rng(seed)) != IMAGE).any() for seed in range(300)]
     assert np.mean(changed) == pytest.approx(CHANCE, abs=0.07)
 
 

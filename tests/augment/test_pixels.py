@@ -45,7 +45,9 @@ def test_what_is_finer_than_the_result_is_averaged_and_not_skipped():
     stripes = np.zeros((60, 80, 1), np.uint8)
     stripes[:, ::2] = 255
     for size in ((30, 40), (33, 45), (20, 26), (10, 13)):
-        assert np.ptp(shrink_or_enlarge(stripes, *size)[2:-2, 2:-2]) <= 85  # of three, one or two; 255 where pixels are skipped
+        assert (
+            np.ptp(shrink_or_enlarge(stripes, *size)[2:-2, 2:-2]) <= 85
+        )  # of three, one or two; 255 where pixels are skipped
 
 
 @pytest.mark.parametrize("size", [(240, 320), (150, 190)])

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from densenet_suite.augment import AugmentPolicy, affine
 from densenet_suite.augment.plan import Plan, Span
-from densenet_suite.augment.randaugment import Operations
 from densenet_suite.geometry import resize
 
 CANVAS = (64, 96)
@@ -33,9 +32,7 @@ def _moved_centres(plan):
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
-@given(
-    st.integers(0, 2**62), st.tuples(st.integers(1, 200), st.integers(1, 200)), st.sampled_from([EIGHT, TURNED])
-)
+@given(st.integers(0, 2**62), st.tuples(st.integers(1, 200), st.integers(1, 200)), st.sampled_from([EIGHT, TURNED]))
 def test_pixels_and_matrix_agree_for_any_size(seed, source, policy):
     plan = _plan(seed, source, policy)
     image = plan.image(_where(source), (0, 0, 0))
@@ -99,7 +96,9 @@ def test_no_more_than_the_window_is_resized(monkeypatch):
 
     seen = []
     real = module.shrink_or_enlarge
-    monkeypatch.setattr(module, "shrink_or_enlarge", lambda image, *size: seen.append(image.shape) or real(image, *size))
+    monkeypatch.setattr(
+        module, "shrink_or_enlarge", lambda image, *size: seen.append(image.shape) or real(image, *size)
+    )
     plan = _plan(0, (640, 960), AugmentPolicy(scale=(4, 4)))
     plan.image(np.zeros((640, 960, 3), np.uint8), (0, 0, 0))
     assert seen == [(160, 240, 3)]
@@ -110,9 +109,13 @@ def test_a_warp_reads_no_more_than_what_it_shows(monkeypatch):
 
     seen = []
     real = module.shrink_or_enlarge
-    monkeypatch.setattr(module, "shrink_or_enlarge", lambda image, *size: seen.append(image.shape) or real(image, *size))
+    monkeypatch.setattr(
+        module, "shrink_or_enlarge", lambda image, *size: seen.append(image.shape) or real(image, *size)
+    )
     for seed in range(10):
-        _plan(seed, (640, 960), AugmentPolicy(scale=(4, 4), rotate=45)).image(np.zeros((640, 960, 3), np.uint8), (0,) * 3)
+        _plan(seed, (640, 960), AugmentPolicy(scale=(4, 4), rotate=45)).image(
+            np.zeros((640, 960, 3), np.uint8), (0,) * 3
+        )
     assert max(max(shape[:2]) for shape in seen) < 300  # the diagonal of 160 x 240, and a few pixels
 
 
@@ -123,8 +126,7 @@ def test_what_turns_into_view_is_the_picture_around_it():
 
 
 def test_the_canvas_is_all_filling_where_nothing_of_the_picture_is_left():
-    away = Operations(affine.scaling(1, 1, 500, 0), ())
-    plan = _plan(0, (64, 96), AugmentPolicy(), operations=away)
+    plan = _plan(0, (64, 96), AugmentPolicy(), warp=affine.scaling(1, 1, 500, 0))
     assert (plan.image(np.zeros((64, 96, 3), np.uint8), (7, 8, 9)) == (7, 8, 9)).all()
     assert plan.boxes(np.array([[0.0, 0, 10, 10]])).tolist() == [[500, 0, 510, 10]]
 

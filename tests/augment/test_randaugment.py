@@ -35,7 +35,7 @@ def test_none_are_drawn_unless_asked_for():
 
 
 def test_all_are_equally_likely():
-    counts = {name: 0 for name in available(np.uint8, 3)}
+    counts = dict.fromkeys(available(np.uint8, 3), 0)
     shapes = 0
     for seed in range(1300):
         operations = _draw(seed, ops=1)

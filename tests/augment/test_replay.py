@@ -1,6 +1,7 @@
-"""Any sample can be replayed: workers, epochs and a resumed run change nothing (acceptance 4; the traps of albumentations).
+"""Any sample can be replayed: workers, epochs and a resumed run change nothing.
 
-All pictures are the same one, so that samples are different only by their draws.
+albumentations 2.0.8 by itself repeats its draws in every worker and every epoch. Here all pictures are
+the same one, so that samples differ by their draws alone.
 """
 
 from dataclasses import dataclass, replace

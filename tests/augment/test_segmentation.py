@@ -126,7 +126,7 @@ def test_the_last_epochs_have_one_scene_each():
 def test_what_is_moved_into_view_by_randaugment_is_filling_and_not_labelled(bands):
     outside = 0
     for epoch in range(12):
-        image, mask = _sample(AugmentPolicy(randaugment=2, magnitude=10), epoch, scenes=_Flat(bands, np.float32))
+        _, mask = _sample(AugmentPolicy(randaugment=2, magnitude=10), epoch, scenes=_Flat(bands, np.float32))
         assert set(np.unique(mask).tolist()) <= {2, 3, 255}
         outside += bool((mask == 255).any())
     assert outside > 5

@@ -1,4 +1,4 @@
-"""Boxes, labels, masks, crowd flags and ids stay together through every preset (acceptance 5).
+"""Boxes, labels, masks, crowd flags and ids stay together through every change and preset.
 
 Each object is painted in a colour of its own, and is found again where its box or its mask says.
 """
@@ -141,7 +141,7 @@ def test_what_comes_along_with_a_pasted_object_has_its_box_too():
     policy = AugmentPolicy(copy_paste=1)
     pasted = 0
     for epoch in range(40):
-        image, boxes, origins = DetectionAugment(policy, CANVAS, (0, 0, 0)).sample(_pictures(0), epoch, 0)
+        image, _, origins = DetectionAugment(policy, CANVAS, (0, 0, 0)).sample(_pictures(0), epoch, 0)
         assert len(_seen(image, (0, 1))) or (origins != [0, 1]).any(1).all()
         pasted += int((origins[:, 0] != 0).sum())
     assert pasted > 40

@@ -36,7 +36,9 @@ def test_a_preset_fills_in_every_key(name, task):
 
 def test_a_key_beside_the_preset_overrides_it_and_nothing_else():
     policy = _config(preset="aerial", hue=0.0, scale=[0.2, 2.0]).augment.policy
-    changed = {key for key, value in asdict(preset_policy("aerial", "detection")).items() if asdict(policy)[key] != value}
+    changed = {
+        key for key, value in asdict(preset_policy("aerial", "detection")).items() if asdict(policy)[key] != value
+    }
     assert changed == {"hue", "scale"}
     assert policy.scale == (0.2, 2.0)
 
@@ -92,7 +94,14 @@ def test_a_schedule_without_an_epoch_for_what_it_is_about_is_refused():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("cutout", 1.5), ("randaugment", -1), ("magnitude", 11), ("compression", 1.0), ("plain_epochs", -1), ("noise", -0.1)],
+    [
+        ("cutout", 1.5),
+        ("randaugment", -1),
+        ("magnitude", 11),
+        ("compression", 1.0),
+        ("plain_epochs", -1),
+        ("noise", -0.1),
+    ],
 )
 def test_a_number_out_of_range_is_refused(key, value):
     what, _ = _problem(**{key: value})

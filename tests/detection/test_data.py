@@ -258,14 +258,19 @@ def test_what_grey_pictures_do_not_allow_is_left_out_and_said_once(synthetic, ca
 
 def test_a_change_of_ones_own_that_grey_pictures_do_not_allow_is_refused(synthetic):
     data = _data(synthetic, bands=1, augment=AugmentPolicy(hue=0.1))
-    with pytest.raises(ConfigError, match=r"augment\.hue 0\.1 needs 8 bits and 3 bands; these images are uint8 of 1 ba"):
+    with pytest.raises(
+        ConfigError, match=r"augment\.hue 0\.1 needs 8 bits and 3 bands; these images are uint8 of 1 ba"
+    ):
         data.train_dataloader()
 
 
 def test_the_last_epochs_of_a_run_are_plain(synthetic):
     policy = AugmentPolicy(cutout=1.0, plain_epochs=1)
     samples = _data(synthetic, augment=policy, epochs=3).train_dataloader().dataset
-    erased = [(samples[SampleKey(epoch, 0)].image.permute(1, 2, 0) == torch.tensor(samples.fill)).all(-1).sum() for epoch in range(3)]
+    erased = [
+        (samples[SampleKey(epoch, 0)].image.permute(1, 2, 0) == torch.tensor(samples.fill)).all(-1).sum()
+        for epoch in range(3)
+    ]
     assert erased[0] > erased[2]
     assert erased[1] > erased[2]
 

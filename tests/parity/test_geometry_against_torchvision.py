@@ -1,6 +1,6 @@
 """Ours, albumentations' and torchvision's geometry agree on boxes and masks within a pixel.
 
-So the library that warps can be replaced by the other, or by ours (acceptance 6).
+So the library that warps can be replaced by the other, or by ours.
 """
 
 from dataclasses import replace
