@@ -36,7 +36,7 @@ class Needs:
 CAPABILITIES = {
     "saturation": Needs(dtypes=("uint8",), bands=(3,), instead="use augment.contrast, which changes any bands"),
     "hue": Needs(dtypes=("uint8",), bands=(3,), instead="use augment.brightness, which changes any bands"),
-    "gamma": Needs(dtypes=("uint8",), instead="use augment.contrast, which knows no largest value"),
+    "gamma": Needs(dtypes=("uint8",), instead="use augment.contrast, which needs no largest value"),
     "compression": Needs(dtypes=("uint8",), bands=(1, 3), instead="use augment.blur, which works on any bands"),
     "elastic": Needs("segmentation", "the box of an object that is bent is not known", instead="use augment.rotate"),
     "mixup": Needs("detection", "a pixel of a mask is of one class", instead="use augment.copy_paste"),

@@ -156,6 +156,7 @@ class DetectionAugment:
             # what comes along in the boxes of others is an object too, and all of it is pasted
             left = ~taken & (found.covered(cover) >= max(policy.min_visibility, 1e-6))
             taken |= left
+        taken &= found.covered(cover) > 0  # an outline may lie outside where its box does not
         image = np.where(cover[:, :, None], other, image)
         return image, Objects.joined([objects.behind(cover, policy.min_visibility), found.taken(taken)])
 

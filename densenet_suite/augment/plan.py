@@ -45,7 +45,7 @@ class Span(NamedTuple):
         return self.extent / self.length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The geometry of one picture in one sample.
 

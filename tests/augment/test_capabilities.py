@@ -67,7 +67,7 @@ def test_what_a_preset_does_without_is_said_with_the_reason():
         (
             "gamma", "float32", 1,
             "augment.gamma 0.1 needs 8 bits; these images are float32 of 1 band",
-            "augment.gamma=0, or use augment.contrast, which knows no largest value",
+            "augment.gamma=0, or use augment.contrast, which needs no largest value",
         ),
     ],
 )  # fmt: skip

@@ -284,6 +284,17 @@ def test_mixup_is_half_of_each_with_the_boxes_of_both():
     assert sample.origins.tolist() == [[first, 0], [second, 0]]
 
 
+def test_an_object_whose_outline_is_out_of_sight_is_not_pasted():
+    class _Outlined(_Flat):
+        def polygons(self, index, row):
+            return [np.array([[200.0, 200], [220, 200], [200, 220]])]  # not where its box is
+
+    for epoch in range(10):
+        sample = _sample(_policy(copy_paste=1), epoch, pictures=_Outlined())
+        assert sample.origins.tolist() == [[0, 0]]
+        assert set(np.unique(sample.image[..., 0]).tolist()) <= {40, 7}
+
+
 def test_what_is_erased_is_the_filling_and_what_it_hides_has_no_box():
     hidden = 0
     for epoch in range(60):

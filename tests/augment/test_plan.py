@@ -86,9 +86,9 @@ def test_the_least_picture_has_a_pixel_for_each_that_is_seen(seed, source):
 
 
 def test_a_plan_needs_no_pixels_and_follows_from_its_seed():
-    plans = [_plan(3, (480, 640), EIGHT) for _ in range(2)]
-    assert plans[0] == plans[1]
-    assert plans[0] != _plan(4, (480, 640), EIGHT)
+    for policy in (EIGHT, TURNED):
+        first, again, other = (_plan(seed, (480, 640), policy) for seed in (3, 3, 4))
+        assert repr(first) == repr(again) != repr(other)
 
 
 def test_no_more_than_the_window_is_resized(monkeypatch):
