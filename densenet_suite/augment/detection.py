@@ -129,7 +129,9 @@ class DetectionAugment:
         """Return one picture on a canvas, or on an area of it, and the objects in sight."""
         plan, operations = self._drawn(pictures.size(part.index), part.seed, policy, canvas)
         pixels = pictures.pixels(part.index, plan.least)
-        recolour = partial(self._recoloured, policy=policy, colours=operations.colours, seed=part.seed)
+        recolour = None
+        if operations.colours or photometry.changes_colours(policy):
+            recolour = partial(self._recoloured, policy=policy, colours=operations.colours, seed=part.seed)
         boxes = plan.boxes(pictures.boxes(part.index).reshape(-1, 4))
         objects = Objects.in_sight(boxes, part.index, canvas, policy.min_visibility)
         return plan.image(pixels, self.fill, recolour), objects

@@ -51,10 +51,10 @@ class Mix:
     """
 
     parts: tuple[tuple[Part, Area], ...]
-    through: Part | None
-    pasted: Part | None
-    chosen: int
-    erased: Area | None
+    through: Part | None = None
+    pasted: Part | None = None
+    chosen: int = 0
+    erased: Area | None = None
 
 
 def draw_mix(policy: AugmentPolicy, pictures: int, canvas: tuple[int, int], seed: int, epoch: int, index: int) -> Mix:
@@ -68,13 +68,15 @@ def draw_mix(policy: AugmentPolicy, pictures: int, canvas: tuple[int, int], seed
         epoch: of the sample.
         index: of the sample, the first picture.
     """
+    first = Part(index, derive_seed(seed, Stream.SAMPLE, epoch, index))
+    parts: tuple[tuple[Part, Area], ...] = ((first, Area(0, 0, *canvas)),)
+    if not (policy.mosaic or policy.mixup or policy.copy_paste or policy.cutout):
+        return Mix(parts)
     rng = np.random.default_rng(derive_seed(seed, Stream.PARTNERS, epoch, index))
 
     def partner() -> Part:
         return Part(int(rng.integers(pictures)), int(rng.integers(2**63)))
 
-    first = Part(index, derive_seed(seed, Stream.SAMPLE, epoch, index))
-    parts: tuple[tuple[Part, Area], ...] = ((first, Area(0, 0, *canvas)),)
     if rng.random() < policy.mosaic and min(canvas) >= 4:
         areas, order = _quadrants(canvas, rng), rng.permutation(4)
         several = (first, partner(), partner(), partner())

@@ -45,11 +45,12 @@ def turned(image: Array, quarters: int) -> Array:
     return result.reshape(*result.shape[:2], -1)
 
 
-def mirrored(image: Array, vertical: bool, horizontal: bool) -> Array:
-    """Mirror [h w c] top to bottom, left to right, or both."""
+def mirrored(image: Array, vertical: bool, horizontal: bool, *, in_place: bool = False) -> Array:
+    """Mirror [h w c] top to bottom, left to right, or both; `in_place` saves a copy of what is not needed any more."""
     if not vertical and not horizontal:
         return image
-    return cv2.flip(image, -1 if vertical and horizontal else 0 if vertical else 1).reshape(image.shape)
+    how = -1 if vertical and horizontal else 0 if vertical else 1
+    return cv2.flip(image, how, dst=image if in_place else None).reshape(image.shape)
 
 
 def padded(image: Array, top: int, left: int, canvas: tuple[int, int], fill: Sequence[float]) -> Array:

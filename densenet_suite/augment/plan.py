@@ -119,8 +119,9 @@ class Plan:
             columns.offset - columns.start * columns.scale,
             rows.offset - rows.start * rows.scale,
         )
-        upright = affine.turning(self.quarters, self._frame) @ scaled
-        placed = affine.mirroring(self.vertical, self.horizontal, self.canvas) @ upright
+        placed = affine.turning(self.quarters, self._frame) @ scaled if self.quarters else scaled
+        if self.vertical or self.horizontal:
+            placed = affine.mirroring(self.vertical, self.horizontal, self.canvas) @ placed
         return placed if self.warp is None else self.warp @ placed
 
     def image(self, pixels: Array, fill: Sequence[float], change: Change | None = None) -> Array:
@@ -139,7 +140,8 @@ class Plan:
         piece = shrink_or_enlarge(pixels[top:bottom, left:right], self.rows.extent, self.columns.extent)
         piece = change(piece) if change else piece
         whole = padded(piece, self.rows.offset, self.columns.offset, self._frame, fill)
-        return mirrored(turned(whole, self.quarters), self.vertical, self.horizontal)
+        whole = turned(whole, self.quarters)
+        return mirrored(whole, self.vertical, self.horizontal, in_place=not np.may_share_memory(whole, pixels))
 
     def boxes(self, boxes: Array) -> Array:
         """Map boxes [n 4], xyxy in pixels of the file, to the canvas; they may stick out of it."""
