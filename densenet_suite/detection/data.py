@@ -12,7 +12,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from densenet_suite.augment import AugmentPolicy, JointAugment
+from densenet_suite.augment import AugmentPolicy, preset_policy
+from densenet_suite.augment.capabilities import fit_to_data
+from densenet_suite.augment.detection import DetectionAugment
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
@@ -24,7 +26,7 @@ from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.geometry import Letterbox
 from densenet_suite.images import read_pixels
 from densenet_suite.labelled_data import LabelledData
-from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard, Stream, derive_seed
+from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class DetectionSamples(Dataset[Sample]):
         fill: pixel of the padding.
         policy: random changes; None for evaluation.
         seed: of the random changes.
+        epochs: of the run, of which the last ones may be plain; None for no end.
     """
 
     def __init__(
@@ -63,47 +66,80 @@ class DetectionSamples(Dataset[Sample]):
         fill: Sequence[int],
         policy: AugmentPolicy | None,
         seed: int,
+        epochs: int | None = None,
     ):
         self.source = source
         self.canvas = canvas
         self.bands = bands
         self.fill = tuple(fill)
-        self.augment = JointAugment(policy, canvas, fill) if policy else None
-        self.seed = seed
+        self.augment = DetectionAugment(policy, canvas, fill, seed, epochs) if policy else None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        entry = self.source.images[key.index]
-        pixels, record = read_pixels(entry.path, self.bands)
-        if (record.height, record.width) != (entry.height, entry.width):
-            raise DataError("the picture has another size than when training began", where=str(entry.path))
-        boxes, labels = _trained(entry)
-        size = (entry.height, entry.width)
-        letterbox = Letterbox.fit(size, self.canvas)
+        letterbox = Letterbox.fit(self.size(key.index), self.canvas)
         if self.augment is None:
-            pixels, boxes = letterbox.image(pixels, self.fill), letterbox.boxes(boxes)
+            rows = _trained(self.source.images[key.index])
+            origins = np.stack([np.full(len(rows), key.index), np.arange(len(rows))], 1)
+            pixels = letterbox.image(self.pixels(key.index), self.fill)
+            boxes = letterbox.boxes(self.boxes(key.index))
         else:
-            seed = derive_seed(self.seed, Stream.SAMPLE, key.epoch, key.index)
-            pixels, boxes, kept = self.augment(pixels, boxes, seed)
-            labels = labels[kept]
+            pixels, boxes, origins = self.augment.sample(self, key.epoch, key.index)
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             boxes=torch.from_numpy(boxes.astype(np.float32)),
-            labels=torch.from_numpy(labels),
+            labels=torch.from_numpy(self._labels(origins)),
             index=key.index,
-            size=size,
+            size=self.size(key.index),
             scale=letterbox.scale,
         )
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of a file."""
+        entry = self.source.images[index]
+        return entry.height, entry.width
 
-def _trained(entry: LabelledImage) -> tuple[Array, Array]:
-    """Return the boxes that are trained on, clipped to the picture, with their labels: all but crowd regions."""
-    objects = entry.objects
-    boxes = objects.clipped(entry.height, entry.width)
-    keep = ~objects.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return boxes[keep], objects.labels[keep]
+    def pixels(self, index: int, at_least: tuple[int, int] | None = None) -> Array:
+        """Return a picture, uint8 [h w c].
+
+        Raises:
+            DataError: it cannot be read, or has changed since.
+        """
+        entry = self.source.images[index]
+        pixels, record = read_pixels(entry.path, self.bands)
+        if (record.height, record.width) != (entry.height, entry.width):
+            raise DataError("the picture has another size than when training began", where=str(entry.path))
+        return pixels
+
+    def boxes(self, index: int) -> Array:
+        """Return the boxes that are trained on, [n 4] in pixels of the file, clipped to the picture."""
+        entry = self.source.images[index]
+        return entry.objects.clipped(entry.height, entry.width)[_trained(entry)]
+
+    def polygons(self, index: int, row: int) -> list[Array]:
+        """Return the outlines of one of these objects, [p 2] in pixels of the file; none where it has no polygons."""
+        entry = self.source.images[index]
+        outlines = entry.objects.segmentations[_trained(entry)[row]]
+        if not isinstance(outlines, list):
+            return []
+        return [np.asarray(outline, np.float64).reshape(-1, 2) for outline in outlines if len(outline) >= 6]
+
+    def _labels(self, origins: Array) -> Array:
+        """Return the label of each object, which is looked up where it comes from."""
+        labels = np.empty(len(origins), np.int64)
+        for index in np.unique(origins[:, 0]):
+            entry = self.source.images[index]
+            rows = origins[:, 0] == index
+            labels[rows] = entry.objects.labels[_trained(entry)[origins[rows, 1]]]
+        return labels
+
+
+def _trained(entry: LabelledImage) -> Array:
+    """Return the rows of the objects that are trained on: all but crowd regions and what lies outside."""
+    boxes = entry.objects.clipped(entry.height, entry.width)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return np.flatnonzero(~entry.objects.crowd & (sides > 0).all(1))
 
 
 def collate(samples: Sequence[Sample]) -> DetectionBatch:
@@ -134,7 +170,8 @@ class DetectionData(LabelledData[DetectionSet]):
         named: where splits are that are not to be looked for below root.
         format: format of those that are looked for; None to recognise it, see `layout.find_split`.
         holdout: share of the training images that is validated on where there is no val split.
-        augment: random changes of training images.
+        augment: random changes of training images; None for those of the preset `standard`.
+        epochs: of the run, of which the last ones may be plain; None for no end.
         workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
             changes nothing but the speed.
         bands: 3, or 1 for grey.
@@ -156,6 +193,7 @@ class DetectionData(LabelledData[DetectionSet]):
         format: Format | None = None,
         holdout: float = 0.2,
         augment: AugmentPolicy | None = None,
+        epochs: int | None = None,
         workers: int | None = None,
         bands: int = 3,
         classes: ClassTable | None = None,
@@ -164,7 +202,8 @@ class DetectionData(LabelledData[DetectionSet]):
         super().__init__(root, batch, holdout, workers)
         self.size = size
         self.format = format
-        self.augment = augment or AugmentPolicy()
+        self.augment = augment or preset_policy("standard", "detection")
+        self.epochs = epochs
         self.bands = bands
         self.given_classes = classes
         self.seed = seed
@@ -176,9 +215,20 @@ class DetectionData(LabelledData[DetectionSet]):
         """The classes: those given, or the training split's."""
         return self.given_classes or self.split("train").classes
 
+    def fit_augment(self) -> None:
+        """Leave out of the random changes what a preset wants and these images do not allow, and say so once.
+
+        Raises:
+            ConfigError: they do not allow what differs from the preset.
+        """
+        self.augment, left_out = fit_to_data(self.augment, "detection", "uint8", self.bands)
+        if left_out:
+            logger.info("%s", left_out)
+
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return augmented batches in an order of their own in each epoch; the rest that fills no batch is left out."""
         source = self.split("train")
+        self.fit_augment()
         rank, processes = self.place
         if len(source) < self.batch * processes:
             raise ConfigError(
@@ -238,7 +288,7 @@ class DetectionData(LabelledData[DetectionSet]):
     def _loader(
         self, source: DetectionSet, sampler: Any, policy: AugmentPolicy | None, *, drop_last: bool
     ) -> DataLoader[Sample]:
-        samples = DetectionSamples(source, self.size, self.bands, self.fill, policy, self.seed)
+        samples = DetectionSamples(source, self.size, self.bands, self.fill, policy, self.seed, self.epochs)
         return DataLoader(
             samples,
             batch_size=self.batch,

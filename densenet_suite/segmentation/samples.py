@@ -14,12 +14,13 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from densenet_suite.augment import Cut, MaskAugment, cut_out
+from densenet_suite.augment.masks import Cut, MaskAugment, cut_out
+from densenet_suite.augment.segmentation import SegmentationAugment
 from densenet_suite.errors import DataError
 from densenet_suite.geometry import resize
 from densenet_suite.preprocess import Normalization
 from densenet_suite.rasters import open_raster, read_raster, with_bands
-from densenet_suite.sampling import SampleKey, SequentialShard, Stream, derive_seed
+from densenet_suite.sampling import SampleKey, SequentialShard
 from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
 from densenet_suite.segmentation.structures import IGNORE, SegmentationBatch
 from densenet_suite.tiles import Window
@@ -49,6 +50,7 @@ class SegmentationSamples(Dataset[Sample]):
         augment: crops and changes them; None for whole images, for evaluation.
         crops: of each scene in an epoch.
         seed: of what is random.
+        epochs: of the run, of which the last ones may be plain; None for no end.
     """
 
     def __init__(
@@ -60,30 +62,34 @@ class SegmentationSamples(Dataset[Sample]):
         augment: MaskAugment | None = None,
         crops: int = 1,
         seed: int = 0,
+        epochs: int | None = None,
     ):
         self.source = source
         self.bands = bands
         self.normalization = normalization
         self.scale = scale
-        self.augment = augment
+        self.augment = SegmentationAugment(augment, seed, epochs) if augment else None
         self.crops = crops
-        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.source) * self.crops
 
     def __getitem__(self, key: SampleKey) -> Sample:
         index = key.index // self.crops
-        scene = self.source.scenes[index]
-        mask = _read_mask(scene)
         if self.augment is None:
-            image, mask = self._whole(scene, mask)
+            image, mask = self._whole(self.source.scenes[index], self.mask(key.index))
         else:
-            seed = derive_seed(self.seed, Stream.SAMPLE, key.epoch, key.index)
-            cut = self.augment.place(mask, seed)
-            image, mask = self.augment.change(*self._window(scene, mask, cut), cut, seed)
+            image, mask = self.augment.sample(self, key.epoch, key.index)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return Sample(pixels, torch.from_numpy(np.ascontiguousarray(mask)), index)
+
+    def mask(self, index: int) -> Array:
+        """Return the mask of the scene that a crop is of.
+
+        Raises:
+            DataError: it cannot be read, or has changed since.
+        """
+        return _read_mask(self.source.scenes[index // self.crops])
 
     def _whole(self, scene: LabelledScene, mask: Array) -> tuple[Array, Array]:
         values, missing, record = read_raster(scene.path, self.bands)
@@ -92,8 +98,13 @@ class SegmentationSamples(Dataset[Sample]):
         seen = [max(1, round(side * self.scale)) for side in (scene.height, scene.width)]
         return resize(image, *seen), mask
 
-    def _window(self, scene: LabelledScene, mask: Array, cut: Cut) -> tuple[Array, Array]:
-        """Return what is to be cut out of the image and of the mask; only that is read from a GeoTIFF."""
+    def window(self, index: int, mask: Array, cut: Cut) -> tuple[Array, Array]:
+        """Return what is to be cut out of the image and of its mask; only that is read from a GeoTIFF.
+
+        Raises:
+            DataError: the image cannot be read, or has changed since.
+        """
+        scene = self.source.scenes[index // self.crops]
         planes = cut_out(mask.reshape(-1, *mask.shape[-2:]).transpose(1, 2, 0), cut, (IGNORE,))
         inside = Window(max(0, cut.top), max(0, cut.left), scene.height, scene.width)
         inside = inside._replace(
