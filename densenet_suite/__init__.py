@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from densenet_suite.segmentation.variants import list_decoders
     from densenet_suite.training.averaging import EvaluationWeights
     from densenet_suite.training.run import Run
+    from densenet_suite.verbs.data_check import DataCheck, check_data
     from densenet_suite.verbs.doctor import doctor
     from densenet_suite.verbs.evaluate import evaluate
     from densenet_suite.verbs.load import load
@@ -40,6 +41,7 @@ __version__ = version("densenet-suite")
 _HOME = {
     "Backbone": "backbones.base",
     "ConfigError": "errors",
+    "DataCheck": "verbs.data_check",
     "DataError": "errors",
     "DetectionData": "detection.data",
     "DetectionTask": "detection.task",
@@ -58,6 +60,7 @@ _HOME = {
     "SegmentationTask": "segmentation.task",
     "Segmenter": "segmentation.model",
     "SuiteError": "errors",
+    "check_data": "verbs.data_check",
     "create_backbone": "backbones.build",
     "create_detector": "detection.build",
     "create_segmenter": "segmentation.build",
@@ -80,6 +83,7 @@ _HOME = {
 __all__ = [
     "Backbone",
     "ConfigError",
+    "DataCheck",
     "DataError",
     "DetectionData",
     "DetectionTask",
@@ -99,6 +103,7 @@ __all__ = [
     "Segmenter",
     "SuiteError",
     "__version__",
+    "check_data",
     "create_backbone",
     "create_detector",
     "create_segmenter",

@@ -41,6 +41,11 @@ class ListedImage:
     height: int = 0
     width: int = 0
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether the header of the picture could be read."""
+        return self.height > 0
+
 
 @dataclass(frozen=True)
 class ListedBox:
@@ -167,6 +172,8 @@ def has_place(corners: Sequence[float], image: ListedImage, what: str, findings:
         what: the box, as messages call it.
         findings: where it is recorded.
     """
+    if not image.is_readable:
+        return False  # which has been said of the picture
     x1, y1, x2, y2 = corners
     size = f"{image.width}x{image.height}"
     if x2 <= x1 or y2 <= y1:
@@ -215,7 +222,11 @@ def assemble(
     for class_name, what in used.items():
         if class_name not in labels:
             note_unknown_class(f"class {class_name!r} ({what})", class_name, table, findings)
-    sound = [(image, [box for box in boxes if _is_sound(box, image, findings)]) for image, boxes in listed]
+    sound = [
+        (image, [box for box in boxes if _is_sound(box, image, findings) and box.name in labels])
+        for image, boxes in listed
+        if image.is_readable
+    ]
     findings.raise_errors()
     images, count = [], 0
     for image, boxes in sound:
