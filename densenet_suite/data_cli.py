@@ -33,3 +33,23 @@ def check(
     print(json.dumps(found.to_dict()) if as_json else found)
     if not found.passed(strict=strict):
         raise typer.Exit(_FAULTY)
+
+
+@data_app.command()
+def show(
+    place: DataPlace,
+    out: Annotated[Path, typer.Option(help="Folder for the sheets.")],
+    overrides: Overrides = None,
+    task: TaskName = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    count: Annotated[int, typer.Option(help="Images, spread over the split.")] = 16,
+    augmented: Annotated[bool, typer.Option("--augmented", help="Show what the network sees of each, too.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the choice, and of random changes.")] = 0,
+) -> None:
+    """Draw images with their labels into contact sheets."""
+    from densenet_suite.verbs.data_show import show_data
+
+    for sheet in show_data(
+        place, overrides or [], out=out, task=task, split=split, count=count, augmented=augmented, seed=seed
+    ):
+        print(sheet)

@@ -147,6 +147,19 @@ def note_unknown_class(what: str, name: str, classes: ClassTable, findings: Find
     findings.error("class-unknown", f"{what} is not among the classes trained on", hint)
 
 
+def note_other_order(names: Sequence[str], classes: ClassTable, findings: Findings) -> None:
+    """Record that a file lists other classes, or in another order, than those that it is matched with by name."""
+    if tuple(names) == classes.names:
+        return
+    first = next((i for i, pair in enumerate(zip(names, classes.names, strict=False)) if pair[0] != pair[1]), None)
+    what = (
+        f"there are {len(names)} classes here and {len(classes)} to train on"
+        if first is None
+        else f"class number {first} is {names[first]!r} here and {classes.names[first]!r} to train on"
+    )
+    findings.note("class-order", f"{what}: they are matched by name")
+
+
 def to_number(text: str) -> float | None:
     """Return the number that a text is, if it is one."""
     try:
@@ -213,6 +226,8 @@ def assemble(
     for _, boxes in listed:
         for box in boxes:
             used.setdefault(box.name, box.what)
+    if classes is not None and own is not None:
+        note_other_order(own.names, classes, findings)
     table = classes or own or ClassTable.numbered(sorted(used))
     if not len(table):
         findings.error("no-classes", "no image has an object, so that there are no classes", "label some objects")

@@ -19,6 +19,7 @@ from densenet_suite.detection.annotation_checks import (
     check_headers,
     has_place,
     is_finite,
+    note_other_order,
     note_unknown_class,
     read_annotation_text,
     stays_inside,
@@ -130,6 +131,7 @@ class _CocoReader:
             self.classes = ClassTable(tuple(names[i] for i in ids), tuple(ids))
             return {category: label for label, category in enumerate(ids)}
         self.classes = classes
+        note_other_order([names[i] for i in sorted(names)], classes, self.findings)
         known = {name: label for label, name in enumerate(classes.names)}
         annotations = [a for a in self.content["annotations"] if isinstance(a, dict)]
         used = {a["category_id"] for a in annotations if _is_id(a.get("category_id"))}
