@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from densenet_suite.training.averaging import EvaluationWeights
     from densenet_suite.training.run import Run
     from densenet_suite.verbs.data_check import DataCheck, check_data
+    from densenet_suite.verbs.data_show import show_data
+    from densenet_suite.verbs.data_stats import DataStats, data_stats
     from densenet_suite.verbs.doctor import doctor
     from densenet_suite.verbs.evaluate import evaluate
     from densenet_suite.verbs.load import load
@@ -43,6 +45,7 @@ _HOME = {
     "ConfigError": "errors",
     "DataCheck": "verbs.data_check",
     "DataError": "errors",
+    "DataStats": "verbs.data_stats",
     "DetectionData": "detection.data",
     "DetectionTask": "detection.task",
     "EfficientDet": "detection.model",
@@ -64,6 +67,7 @@ _HOME = {
     "create_backbone": "backbones.build",
     "create_detector": "detection.build",
     "create_segmenter": "segmentation.build",
+    "data_stats": "verbs.data_stats",
     "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
     "list_backbones": "backbones.variants",
@@ -77,6 +81,7 @@ _HOME = {
     "register_backbone": "backbones.variants",
     "resume": "verbs.train",
     "save_results": "verbs.predict",
+    "show_data": "verbs.data_show",
     "train": "verbs.train",
 }
 
@@ -85,6 +90,7 @@ __all__ = [
     "ConfigError",
     "DataCheck",
     "DataError",
+    "DataStats",
     "DetectionData",
     "DetectionTask",
     "EfficientDet",
@@ -107,6 +113,7 @@ __all__ = [
     "create_backbone",
     "create_detector",
     "create_segmenter",
+    "data_stats",
     "doctor",
     "evaluate",
     "list_backbones",
@@ -120,6 +127,7 @@ __all__ = [
     "register_backbone",
     "resume",
     "save_results",
+    "show_data",
     "train",
 ]
 

@@ -53,3 +53,18 @@ def show(
         place, overrides or [], out=out, task=task, split=split, count=count, augmented=augmented, seed=seed
     ):
         print(sheet)
+
+
+@data_app.command()
+def stats(
+    place: DataPlace,
+    overrides: Overrides = None,
+    task: TaskName = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figures and stats.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count sizes, objects or pixels of each class, and the statistics of the bands; draw figures."""
+    from densenet_suite.verbs.data_stats import data_stats
+
+    found = data_stats(place, overrides or [], task=task, out=out)
+    print(json.dumps(found.to_dict()) if as_json else found)

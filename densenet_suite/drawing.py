@@ -14,7 +14,7 @@ Colour = tuple[int, int, int]
 def class_colour(label: int) -> Colour:
     """Return the colour of a class: hues a golden ratio apart, so that neighbours differ for any number of classes."""
     hue = (0.02 + label * 0.6180339887) % 1.0
-    value = (1.0, 0.85)[label // 8 % 2]
+    value = (1.0, 0.6)[label // 8 % 2]
     red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.6)[label // 16 % 2], value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -22,7 +22,7 @@ def class_colour(label: int) -> Colour:
 def draw_boxes(
     image: Array, boxes: Array, labels: Sequence[int], texts: Sequence[str], *, dashed: Sequence[bool] = ()
 ) -> Array:
-    """Draw boxes [n 4] (xyxy, pixels) on a uint8 image [h w 3], small ones last so that they stay visible.
+    """Draw boxes [n 4] (xyxy, pixels) on a uint8 image [h w 3], small ones last and thinner, so that they stay visible.
 
     Args:
         image: untouched; a copy is returned.
@@ -34,7 +34,7 @@ def draw_boxes(
     picture = Image.fromarray(image)
     canvas = ImageDraw.Draw(picture)
     side = max(picture.size)
-    width = max(1, round(side / 300))
+    widest = max(1, round(side / 300))
     font = ImageFont.load_default(max(10, round(side / 45)))
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(-areas, kind="stable")
@@ -42,6 +42,7 @@ def draw_boxes(
     for i in order:
         x1, y1, x2, y2 = (float(value) for value in boxes[i])
         colour = class_colour(int(labels[i]))
+        width = max(1, min(widest, round(min(x2 - x1, y2 - y1) / 16)))
         if len(dashed) and dashed[i]:
             _dashed(canvas, (x1, y1, x2, y2), colour, width)
         else:
@@ -164,7 +165,9 @@ def legend(entries: Sequence[tuple[str, Colour | None]], width: int, side: int) 
         y = row * line + size // 2
         if colour is None:
             for i in range(0, 2 * size, 4):
-                canvas.line((x + max(0, i - size), y + min(i, size), x + min(i, size), y + max(0, i - size)), fill="black")
+                canvas.line(
+                    (x + max(0, i - size), y + min(i, size), x + min(i, size), y + max(0, i - size)), fill="black"
+                )
         canvas.rectangle((x, y, x + size, y + size), fill=colour, outline="black" if colour is None else colour)
         canvas.text((x + size + size // 3, y - size // 8), name, fill="black", font=font)
     return np.asarray(picture).reshape(picture.height, width, 3)

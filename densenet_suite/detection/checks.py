@@ -263,9 +263,7 @@ def _same_class_pairs(table: BoxTable, least: float) -> tuple[Array, Array, Arra
         near = iou >= least
         found.append((order[ahead[near]], order[ahead[near] + step], iou[near]))
     empty = np.zeros(0, np.int64)
-    first, second, overlap = (
-        np.concatenate(parts) for parts in zip((empty, empty, np.zeros(0)), *found, strict=True)
-    )
+    first, second, overlap = (np.concatenate(parts) for parts in zip((empty, empty, np.zeros(0)), *found, strict=True))
     earlier = np.argsort(np.minimum(first, second), kind="stable")
     return np.minimum(first, second)[earlier], np.maximum(first, second)[earlier], overlap[earlier]
 

@@ -81,7 +81,7 @@ def _boxes(
     ranks = [rank.get(int(label), len(rank)) for label in labels]
     counts = Counter(int(label) for label in labels)
     texts = [""] * len(labels)
-    if 1 < len(counts) and len(labels) <= _NAMED:
+    if len(counts) > 1 and len(labels) <= _NAMED:
         font = ImageFont.load_default(max(10, round(max(picture.shape[:2]) / 45)))
         for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             room = min(box[2], picture.shape[1]) - max(0, box[0])

@@ -177,7 +177,10 @@ def _thin_pixels(scene: LabelledScene, classes: int, scale: float) -> tuple[Arra
     kernel = np.ones((side, side), np.uint8)
     # a class goes on beyond the border and below what is not labelled
     unknown = mask == IGNORE
-    padded = [np.pad((layer | (unknown if mask.ndim == 2 else unknown[i])), side, mode="edge") for i, layer in enumerate(layers)]
+    padded = [
+        np.pad((layer | (unknown if mask.ndim == 2 else unknown[i])), side, mode="edge")
+        for i, layer in enumerate(layers)
+    ]
     opened = [
         cv2.morphologyEx(layer.astype(np.uint8), cv2.MORPH_OPEN, kernel)[side:-side, side:-side] > 0 for layer in padded
     ]

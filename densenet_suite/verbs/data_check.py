@@ -165,9 +165,7 @@ def _check_labels(opened: OpenedDataset, splits: Mapping[str, Any]) -> dict[str,
     return SLICES[opened.config.task].check(opened.config, splits, True)
 
 
-def _check_images(
-    opened: OpenedDataset, splits: Mapping[str, Any], findings: Mapping[str, Findings]
-) -> dict[str, int]:
+def _check_images(opened: OpenedDataset, splits: Mapping[str, Any], findings: Mapping[str, Findings]) -> dict[str, int]:
     from densenet_suite.image_checks import check_images
 
     looked_at, found = dict(splits), dict(findings)
