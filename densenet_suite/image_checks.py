@@ -1,7 +1,7 @@
 """What pictures show once they are decoded: damage, depth, transparency, and pictures that are there twice.
 
-A picture is decoded to its last byte, for JPEGs at an eighth of the size, which leaves out only arithmetic. Pictures that
-are nearly the same are found by a perceptual hash of 64 bits (the signs of the lowest frequencies: Zauner,
+A picture is decoded to its last byte, for JPEGs at an eighth of the size, which leaves out only arithmetic. Pictures
+that are nearly the same are found by a perceptual hash of 64 bits (the signs of the lowest frequencies: Zauner,
 "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010) and held against each other as thumbnails,
 since flat pictures have similar hashes.
 """
@@ -286,7 +286,7 @@ def _note_near_copies(
                 "image-nearly-in-two-splits",
                 f"image {paths[name][place[1]].name} is nearly the same as {_other_name(place, other, paths)} "
                 f"({100 * likeness:.1f} % alike)",
-                "pictures of one scene in two splits make its score too good: divide by scene, densenet-suite data split",
+                "pictures of one scene in two splits make its score too good: densenet-suite data split divides by scene",
             )
         seen += mine
 

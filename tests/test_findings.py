@@ -18,7 +18,13 @@ def test_the_first_ten_places_are_kept():
     for i in range(12):
         findings.warning("clipped", f"box {i}")
     assert findings.to_list() == [
-        {"check": "clipped", "severity": "warning", "count": 12, "examples": [f"box {i}" for i in range(10)]}
+        {
+            "check": "clipped",
+            "severity": "warning",
+            "count": 12,
+            "examples": [f"box {i}" for i in range(10)],
+            "hint": None,
+        }
     ]
 
 

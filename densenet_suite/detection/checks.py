@@ -27,6 +27,7 @@ _IMBALANCE = 1000
 _FEW_ANCHORS = 0.2  # share of objects that no more than one anchor is to find
 _PAIRS = 100_000_000  # of objects and anchors that are compared: a second or so
 _SHRUNK = 3.0  # how much smaller a scene may become before tiles are advised
+_LONG = 3.0  # times as long as wide
 _SHOWN = 10
 
 
@@ -174,7 +175,7 @@ def check_network(
         },
     }
     if share >= _FEW_ANCHORS:
-        _note_few_anchors(split, table, plan, summary, advise=advise)
+        _note_few_anchors(split, table, plan, summary, sample[counts <= 1], advise=advise)
     return summary
 
 
@@ -360,8 +361,9 @@ def _note_large(split: DetectionSet, table: BoxTable, size: tuple[int, int]) -> 
 
 
 def _note_few_anchors(
-    split: DetectionSet, table: BoxTable, plan: AnchorPlan, summary: Mapping[str, Any], *, advise: bool
+    split: DetectionSet, table: BoxTable, plan: AnchorPlan, summary: Mapping[str, Any], rows: Array, *, advise: bool
 ) -> None:
+    """Say how many objects few anchors are to find, those in `rows` of the table, and what would do better."""
     share = summary["one_anchor_or_none"]
     better = []
     for keys, other in plan.alternatives().items() if advise else ():
@@ -372,7 +374,7 @@ def _note_few_anchors(
     if better:
         hint = "; ".join(text for _, text in sorted(better)[:4])
     elif advise:
-        hint = "neither a larger data.size nor smaller anchors change that: are the objects much longer than wide?"
+        hint = _why(table, plan, rows)
     else:
         hint = "densenet-suite data check says what other sizes and anchors would do"
     looked_at = summary["objects_matched"]
@@ -382,6 +384,18 @@ def _note_few_anchors(
         f"{100 * share:.0f} % of the objects{of} are found by one anchor or none at {plan.size[1]}x{plan.size[0]}; "
         f"{_worst(summary['one_anchor_or_none_per_class'])}",
         hint,
+    )
+
+
+def _why(table: BoxTable, plan: AnchorPlan, rows: Array) -> str:
+    """Say what is the matter with objects that neither other sizes nor other anchors help to find."""
+    boxes = _on_canvas(table, plan.size)[rows]
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    if np.median(sides.max(1) / sides.min(1)) > _LONG:
+        return "most of them are more than three times as long as wide or high, and no anchor is"
+    return (
+        f"half of them are smaller than {np.median(sides.max(1)):.0f} pixels to the network: cut the pictures into "
+        "tiles, so that objects stay as large as they are"
     )
 
 

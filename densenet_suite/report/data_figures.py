@@ -17,7 +17,7 @@ _CLASSES = 40
 
 def plot_sizes(sizes: Mapping[str, Array], path: Path) -> None:
     """Draw widths over heights of the images [n 2] (height, width) of each split, larger where there are more."""
-    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(6, 4.6), layout="constrained")
     axes = figure.subplots()
     for name, found in sizes.items():
         different, counts = np.unique(found, axis=0, return_counts=True)
@@ -34,7 +34,7 @@ def plot_sizes(sizes: Mapping[str, Array], path: Path) -> None:
         )
     axes.set(title="sizes of the images", xlabel="width, pixels", ylabel="height, pixels")
     axes.margins(0.15)
-    legend = axes.legend()
+    legend = figure.legend(loc="outside right upper")
     for handle in legend.legend_handles:
         handle.set_sizes([50])  # type: ignore[union-attr]
     finish(figure, path)
@@ -88,7 +88,7 @@ def plot_classes(names: Sequence[str], counts: Mapping[str, Array], what: str, p
         places = np.arange(len(order)) + height * ((len(counts) - 1) / 2 - i)
         axes.barh(places, np.asarray(found)[order], height, color=_COLOURS[name], label=name)
     axes.set_yticks(np.arange(len(order)), [names[i] for i in order])
-    axes.set(title=f"{what} of each class", xlabel=what, ylim=(-0.6, len(order) - 0.4))
+    axes.set(title="classes", xlabel=what, ylim=(-0.6, len(order) - 0.4))
     if total.max(initial=0) > 100 * max(1.0, float(np.median(total))):
         axes.set_xscale("symlog", linthresh=1)
     axes.legend(loc="lower right")

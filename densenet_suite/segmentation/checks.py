@@ -5,6 +5,7 @@ at a sample of the masks.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -29,7 +30,7 @@ def check_masks(splits: Mapping[str, SegmentationSet]) -> None:
     """Add to the findings of each split what its masks show."""
     for split in splits.values():
         _note_ignored(split)
-        _note_palettes(split)
+        _note_files(split)
     train = splits.get("train")
     if train is None:
         return
@@ -113,28 +114,41 @@ def _note_ignored(split: SegmentationSet) -> None:
         )
 
 
-def _note_palettes(split: SegmentationSet) -> None:
-    """Palettes are a common trap: many readers give their colours, others their indices, and files of both kinds mix."""
+def _note_files(split: SegmentationSet) -> None:
+    """Say how mask files are stored: what JPEG makes of a class may be another one, and palettes are read in two ways.
+
+    Palettes are a common trap: some readers give colours, others indices, and files with and without one mix.
+    """
     masks = [scene.mask for scene in split.scenes if isinstance(scene.mask, FileMask)]
-    with_palette = [mask for mask in masks if _has_palette(mask)]
-    if not with_palette:
-        return
-    read_as = "the colours of the palette" if with_palette[0].codec.coloured else "the numbers, not the colours"
-    split.findings.several(
-        "note",
-        "mask-palette",
-        len(with_palette),
-        [f"mask {mask.paths[0].name} has a palette" for mask in with_palette[:_SHOWN]],
-        f"{len(with_palette)} of {len(masks)} have one: of these, {read_as} are read",
-    )
+    stored = [_storage(mask.paths[0]) for mask in masks]
+    lossy = [mask for mask, (kind, _) in zip(masks, stored, strict=True) if kind in ("JPEG", "MPO")]
+    if lossy and not lossy[0].codec.nearest:
+        split.findings.several(
+            "warning",
+            "mask-lossy",
+            len(lossy),
+            [f"mask {mask.place} is a JPEG" for mask in lossy[:_SHOWN]],
+            "near edges its values may be those of other classes: export masks as PNG",
+        )
+    with_palette = [mask for mask, (_, mode) in zip(masks, stored, strict=True) if mode in ("P", "PA")]
+    if with_palette:
+        read_as = "the colours of the palette" if with_palette[0].codec.coloured else "the numbers, not the colours"
+        split.findings.several(
+            "note",
+            "mask-palette",
+            len(with_palette),
+            [f"mask {mask.paths[0].name} has a palette" for mask in with_palette[:_SHOWN]],
+            f"{len(with_palette)} of {len(masks)} have one: of these, {read_as} are read",
+        )
 
 
-def _has_palette(mask: FileMask) -> bool:
+def _storage(path: Path) -> tuple[str | None, str]:
+    """Return the format and mode that Pillow sees in a file."""
     try:
-        with open_image(mask.paths[0]) as image:
-            return image.mode in ("P", "PA")
-    except DataError:  # what Pillow cannot read has none
-        return False
+        with open_image(path) as image:
+            return image.format, image.mode
+    except DataError:  # a raster that Pillow cannot read
+        return None, ""
 
 
 def _note_rare(train: SegmentationSet) -> None:

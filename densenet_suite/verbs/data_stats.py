@@ -178,10 +178,11 @@ def _draw(
     tables = {name: BoxTable.of(split) for name, split in splits.items()} if boxes else {}
     sizes = {name: tables[name].sizes if boxes else _scene_sizes(split) for name, split in splits.items()}
     plot_sizes(sizes, drawn[0])
-    unit = "objects" if boxes else "pixels"
+    key, unit, factor = ("objects", "objects", 1) if boxes else ("share", "% of the labelled pixels", 100)
     names = first.classes.names
     counts = {
-        name: np.array([entry["classes"][of][unit] for of in names], np.float64) for name, entry in described.items()
+        name: factor * np.array([entry["classes"][of][key] for of in names], np.float64)
+        for name, entry in described.items()
     }
     plot_classes(names, counts, unit, drawn[1])
     if boxes:
