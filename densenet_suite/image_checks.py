@@ -166,8 +166,10 @@ def _footprint(raster: Raster) -> tuple[str, tuple[float, float, float, float]] 
     place, record = raster.georeference, raster.record
     if place is None or place.crs is None or place.points:
         return None
-    corners = [place.transform * (x, y) for x in (0, record.width) for y in (0, record.height)]
-    x, y = zip(*corners, strict=True)
+    at = place.transform
+    corners = [(column, row) for column in (0, record.width) for row in (0, record.height)]
+    x = [at.c + at.a * column + at.b * row for column, row in corners]
+    y = [at.f + at.d * column + at.e * row for column, row in corners]
     return place.crs.to_wkt(), (min(x), min(y), max(x), max(y))
 
 
@@ -286,7 +288,7 @@ def _note_near_copies(
                 "image-nearly-in-two-splits",
                 f"image {paths[name][place[1]].name} is nearly the same as {_other_name(place, other, paths)} "
                 f"({100 * likeness:.1f} % alike)",
-                "pictures of one scene in two splits make its score too good: densenet-suite data split divides by scene",
+                "pictures of one scene in two splits make its score too good: densenet-suite data split parts scenes",
             )
         seen += mine
 

@@ -135,7 +135,7 @@ def test_rasters_that_show_the_same_ground_are_found(tmp_path, shift, overlaps):
             count=2,
             dtype="uint16",
             crs="EPSG:32631",
-            transform=rasterio.transform.from_origin(5e5 + left, 4e6, 1, 1),
+            transform=rasterio.Affine(1, 0, 5e5 + left, 0, -1, 4e6),
         ) as file:
             file.write(pixels)
     found, _ = checked({"train": [tmp_path / "a.tif"], "val": [tmp_path / "b.tif"]})

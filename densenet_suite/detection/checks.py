@@ -25,7 +25,7 @@ _FAR_OUT = 0.02  # of a side: sloppier boxes than this are rare, swapped ones le
 _RARE = 10  # objects of a class
 _IMBALANCE = 1000
 _FEW_ANCHORS = 0.2  # share of objects that no more than one anchor is to find
-_PAIRS = 100_000_000  # of objects and anchors that are compared: a second or so
+_PAIRS = 50_000_000  # of objects and anchors that are compared: a second or so
 _SHRUNK = 3.0  # how much smaller a scene may become before tiles are advised
 _LONG = 3.0  # times as long as wide
 _SHOWN = 10
@@ -404,7 +404,7 @@ def _worst(per_class: Mapping[str, float]) -> str:
     return "most of all " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in worst)
 
 
-def _place(split: DetectionSet, table: BoxTable, row: int) -> str:
+def _place(split: DetectionSet, table: BoxTable, row: Any) -> str:
     image = split.images[int(table.image[row])]
     return f"{image.path.name}: box {_numbers(table.boxes[row])}"
 
