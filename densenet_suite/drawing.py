@@ -84,7 +84,7 @@ def draw_mask(image: Array, mask: Array, colours: Sequence[Colour], names: Seque
     tint *= strength[..., None]
     drawn += tint
     drawn = np.rint(drawn, out=drawn).astype(np.uint8)
-    entries = [(names[i], colours[i]) for i in shown]
+    entries: list[tuple[str, Colour | None]] = [(names[i], colours[i]) for i in shown]
     if unknown.any():
         entries.append(("not labelled", None))
     return np.concatenate([drawn, legend(entries, image.shape[1], max(image.shape[:2]))])

@@ -304,9 +304,9 @@ def _near(
     for start in range(0, len(new), step):
         part = new[start : start + step]
         near = hash_distances(np.array([pictures[place].bits for place in part], np.uint64), known) <= _MOST_BITS
-        for row in np.flatnonzero(near.any(1)):
+        for row in np.flatnonzero(near.any(1)).tolist():
             thumbnail = pictures[part[row]].thumbnail
-            candidates = np.flatnonzero(near[row])
+            candidates = np.flatnonzero(near[row]).tolist()
             likeness = [float((pictures[seen[i]].thumbnail * thumbnail).sum()) for i in candidates]
             best = int(np.argmax(likeness))
             if likeness[best] >= _LEAST_CORRELATION:
@@ -323,7 +323,7 @@ def _note_footprints(
         bounds = np.array([entry[3] for entry in mine])
         for i, (place, picture, _, own) in enumerate(mine):
             sides = np.minimum(bounds[:i, 2:], own[2:]) - np.maximum(bounds[:i, :2], own[:2])
-            for j in np.flatnonzero((sides > 0).all(1)):
+            for j in np.flatnonzero((sides > 0).all(1)).tolist():
                 other, twin = mine[j][:2]
                 if other[0] == place[0] or twin.digest == picture.digest:
                     continue

@@ -92,7 +92,7 @@ class AnchorPlan:
 
     def alternatives(self) -> dict[str, Self]:
         """Return plans that see smaller objects, by the keys of the config that make them."""
-        larger = [tuple(128 * max(1, round(side * factor / 128)) for side in self.size) for factor in (1.5, 2)]
+        larger = [(_rounded(factor * self.size[0]), _rounded(factor * self.size[1])) for factor in (1.5, 2)]
         plans = {
             f"data.size={_side(size)}": replace(self, size=size)
             for size in larger
@@ -411,6 +411,10 @@ def _place(split: DetectionSet, table: BoxTable, row: Any) -> str:
 
 def _numbers(box: Array) -> str:
     return "[" + ", ".join(f"{value:.6g}" for value in box) + "]"
+
+
+def _rounded(side: float) -> int:
+    return 128 * max(1, round(side / 128))
 
 
 def _side(size: Sequence[int]) -> str:

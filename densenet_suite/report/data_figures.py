@@ -47,8 +47,8 @@ def plot_counts(counts: Mapping[str, Array], path: Path) -> None:
     most = max((int(found.max(initial=0)) for found in counts.values()), default=0)
     edges = np.arange(most + 2) - 0.5 if most <= 40 else np.linspace(-0.5, most + 0.5, 41)
     for name, found in counts.items():
-        axes.hist(found, edges, histtype="stepfilled", alpha=0.25, color=_COLOURS[name])
-        axes.hist(found, edges, histtype="step", linewidth=1.8, color=_COLOURS[name], label=name)
+        axes.hist(found, edges.tolist(), histtype="stepfilled", alpha=0.25, color=_COLOURS[name])
+        axes.hist(found, edges.tolist(), histtype="step", linewidth=1.8, color=_COLOURS[name], label=name)
     axes.set(title="objects in an image", xlabel="objects", ylabel="images")
     axes.legend()
     finish(figure, path)
@@ -64,7 +64,7 @@ def plot_sides(in_files: Array, to_network: Array, size: Sequence[int], path: Pa
         (in_files, _BLUE, "in the files"),
         (to_network, _ORANGE, f"to the network, {size[1]}x{size[0]}"),
     ):
-        axes.hist(sides, edges, histtype="step", linewidth=1.8, color=colour, label=label)
+        axes.hist(sides, edges.tolist(), histtype="step", linewidth=1.8, color=colour, label=label)
     axes.set(
         title="sizes of the objects to train on", xlabel="root of the area, pixels", ylabel="objects", xscale="log"
     )

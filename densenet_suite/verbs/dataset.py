@@ -12,6 +12,7 @@ from densenet_suite.detection import layout as boxes
 from densenet_suite.errors import ConfigError, DataError, SuiteError
 from densenet_suite.registry import did_you_mean
 from densenet_suite.segmentation import layout as masks
+from densenet_suite.segmentation.pairing import PairedFiles
 
 SPLITS = ("train", "val", "test")
 _CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -71,7 +72,7 @@ def recognise_task(root: Path) -> tuple[str, str]:
         raise DataError("there is no such folder", where=str(root))
     with_boxes, fault = _first(boxes.find_split, root)
     with_masks, other_fault = _first(masks.find_split, root)
-    paired = isinstance(with_masks, masks.PairedFiles) and bool(with_masks.pairs)
+    paired = isinstance(with_masks, PairedFiles) and bool(with_masks.pairs)
     if with_boxes is not None and paired:
         raise DataError(
             f"the folder holds boxes ({with_boxes}) and masks ({with_masks.where})",
