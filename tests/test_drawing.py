@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from densenet_suite.drawing import class_colour, contact_sheet, displayable, draw_boxes, draw_mask, enlarged
+from densenet_suite.drawing import (
+    captioned,
+    class_colour,
+    contact_sheet,
+    displayable,
+    draw_boxes,
+    draw_mask,
+    enlarged,
+    legend,
+)
 
 
 @pytest.fixture
@@ -168,9 +177,30 @@ def test_pixels_of_which_nothing_is_known_are_hatched():
     white = np.full((200, 300, 3), 255, np.uint8)
     mask = np.zeros((200, 300), np.uint8)
     mask[:, 150:] = 255
-    changed = _changed(white, draw_mask(white, mask, COLOURS, NAMES))
-    assert changed[:, 150:].mean() == 0.25
-    assert not changed[:, :150].any()
+    for ground in (white, white // 2, 0 * white):
+        drawn = draw_mask(ground, mask, COLOURS, NAMES)
+        changed = _changed(ground, drawn[:200])
+        assert 0.25 <= changed[:, 150:].mean() <= 0.5  # stripes of black beside white, which show on any ground
+        assert not changed[:, :150].any()
+        assert len(drawn) > 200  # the legend says what they are
+
+
+def test_a_caption_that_is_too_long_is_shortened_in_its_middle():
+    picture = np.full((60, 90, 3), 128, np.uint8)
+    short, long = captioned(picture, "a.jpg"), captioned(picture, "a" * 200)
+    assert short.shape == long.shape
+    assert (short[-60:] == picture).all()
+    strip = long[:-60]
+    assert (strip < 128).any(axis=(0, 2)).nonzero()[0].max() < 90 - 1  # nothing is cut off
+
+
+def test_a_legend_names_every_entry_in_as_many_rows_as_it_needs():
+    entries = [(f"class {i}", class_colour(i)) for i in range(12)]
+    drawn = legend(entries, 200, 300)
+    assert drawn.shape[1] == 200
+    for _, colour in entries:
+        assert (drawn == colour).all(-1).any()
+    assert (legend([("x" * 300, None)], 200, 300)[:, -1] == 255).all()
 
 
 def test_values_of_any_range_become_a_picture():

@@ -18,6 +18,7 @@ from densenet_suite.config.load import save_config
 from densenet_suite.config.schema import Config
 from densenet_suite.errors import DataError
 from densenet_suite.files import remove_leftovers, write_json
+from densenet_suite.findings import Findings
 from densenet_suite.installed import is_installed
 from densenet_suite.processes import is_first_process
 from densenet_suite.sampling import Stream, derive_seed
@@ -37,6 +38,7 @@ from densenet_suite.training.tensorboard import OptionalTensorBoard
 from densenet_suite.training.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "note": logging.INFO}
 
 
 class StepSeeds(L.Callback):
@@ -86,7 +88,7 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
 def _fit(config: Config, run: Run, faults: Faults, callbacks: Sequence[L.Callback], *, resume: bool) -> None:
     parts = SLICES[config.task]
     data = parts.data(config, None)
-    _report_data(data, run)
+    _report_data(config, data, run)
     torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
     task = parts.task(config, data)
     task.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs by up to a half
@@ -201,14 +203,20 @@ def _loggers(run: Run, storage: Storage) -> list[Logger]:
     return [OptionalTensorBoard(str(run.dir), storage)] if is_installed("tensorboard") else []
 
 
-def _report_data(data: Any, run: Run) -> None:
-    reports = [split.report() for split in data.splits.values()]
+def _report_data(config: Config, data: Any, run: Run) -> None:
+    """Check the data as far as it costs little, and stop at errors; the pictures are left to `data check`."""
+    splits = data.splits
     data.split("train")  # says what is missing where there is nothing to train on
-    for split in data.splits.values():
+    network = SLICES[config.task].check(config, splits, False)
+    told: list[Findings] = []  # splits that were divided share theirs
+    for split in splits.values():
         logger.info("%s: %s", split.name, split.describe())
-        for finding in split.findings:
-            logger.warning("%s: %s", split.name, finding)
-    write_json(run.data_report_path, {"splits": reports})
+        for finding in split.findings if split.findings not in told else ():
+            logger.log(_LEVELS[finding.severity], "%s: %s [%s]", split.name, finding, finding.check)
+        told.append(split.findings)
+    write_json(run.data_report_path, {"splits": [split.report() for split in splits.values()], "network": network})
+    for split in splits.values():
+        split.findings.raise_errors()
 
 
 def _saver(config: Config, parts: Slice) -> Callable[[Path, Any, float | None, int], None]:
