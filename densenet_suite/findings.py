@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from densenet_suite.damaged import DAMAGE_HINT, too_many
 from densenet_suite.errors import DataError, Problem
 
 _EXAMPLES = 10
@@ -25,10 +27,15 @@ class Finding:
 
 
 class Findings:
-    """Collects faults by kind, so that a user sees all kinds at once and none a thousand times."""
+    """Collects faults by kind, so that a user sees all kinds at once and none a thousand times.
+
+    Attributes:
+        damaged: pictures that cannot be decoded and are left out: the file, and why.
+    """
 
     def __init__(self, where: str):
         self.where = where
+        self.damaged: list[dict[str, str]] = []
         self._found: dict[str, Finding] = {}
 
     def error(self, check: str, what: str, hint: str | None = None) -> None:
@@ -38,6 +45,17 @@ class Findings:
     def warning(self, check: str, what: str, hint: str | None = None) -> None:
         """Record a fault that has been mended."""
         self._add(check, "warning", what, hint)
+
+    def leave_out(self, path: Path, why: str) -> None:
+        """Record a picture that cannot be decoded."""
+        self.damaged.append({"file": str(path), "why": why})
+        self.warning("image-damaged", f"{path} is left out: {why}")
+
+    def check_damaged(self, images: int) -> None:
+        """Record an error where more of the pictures are damaged than may be left out."""
+        problem = too_many(len(self.damaged), images)
+        if problem:
+            self.error("images-damaged", problem, DAMAGE_HINT)
 
     def raise_errors(self) -> None:
         """Stop where there are errors.

@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from densenet_suite.errors import DataError
 from densenet_suite.jpeg import decode_jpeg, reduction
+from densenet_suite.pixel_cache import PixelCache
 
 # what Pillow's TIFF reader logs as an error it also raises, and that is told here
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
@@ -73,7 +74,7 @@ def read_image(path: Path | str, at_least: tuple[int, int] | None = None) -> tup
 
     Raises:
         DamagedImageError: the file is missing, empty, damaged or not an image.
-        DataError: it has several pages, more than 100 million pixels, or colours of 16 bits, which Pillow would cut to 8.
+        DataError: it has several pages, more than 100 million pixels, or colours of 16 bits, which Pillow cuts to 8.
     """
     path = Path(path)
     with open_image(path) as image:
@@ -126,6 +127,33 @@ def read_pixels(
     elif bands == 1 and array.shape[2] == 3:
         array = np.array(Image.fromarray(array).convert("L"))[:, :, None]
     return array, record
+
+
+def read_cached(
+    cache: PixelCache | None, path: Path, bands: int, size: tuple[int, int], at_least: tuple[int, int] | None = None
+) -> np.ndarray[Any, Any]:
+    """Return `read_pixels` of a picture of known size, from the cache where it is there; it is not to be changed.
+
+    Args:
+        cache: None for none.
+        path: of the file.
+        bands: 1 or 3.
+        size: (height, width) that the picture had when its labels were checked.
+        at_least: as in `read_image`.
+
+    Raises:
+        DataError: as `read_pixels`, and for a picture that has another size now.
+    """
+
+    def read() -> np.ndarray[Any, Any]:
+        pixels, record = read_pixels(path, bands, at_least)
+        if (record.height, record.width) != size:
+            raise DataError("the picture has another size than when training began", where=str(path))
+        return pixels
+
+    if cache is None:
+        return read()
+    return cache.get(path, f"pixels of {bands} bands at 1/{reduction(path, size, at_least)}", read)
 
 
 def check_depth(record: ImageRecord) -> None:
@@ -216,7 +244,7 @@ def _record(path: Path, image: Image.Image) -> ImageRecord:
 
 
 def _jpeg_pixels(image: Image.Image, by: int) -> np.ndarray[Any, Any] | None:
-    """Decode a JPEG of 8 bits as it is stored; None where it is none, or OpenCV will not, so that Pillow may say why."""
+    """Decode a JPEG as it is stored; None where it is none, or OpenCV will not, so that Pillow may say why."""
     if image.format != "JPEG" or image.mode not in ("L", "RGB") or image.fp is None:
         return None
     image.fp.seek(0)

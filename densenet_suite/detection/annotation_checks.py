@@ -17,7 +17,7 @@ from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objec
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import IMAGE_SUFFIXES, check_depth, read_header
+from densenet_suite.images import IMAGE_SUFFIXES, DamagedImageError, check_depth, read_header
 from densenet_suite.registry import did_you_mean
 
 
@@ -32,6 +32,7 @@ class ListedImage:
         stated: height and width that the annotations give it.
         height: of the upright picture.
         width: of the upright picture.
+        damaged: it cannot be decoded, and is left out.
     """
 
     id: int
@@ -40,6 +41,7 @@ class ListedImage:
     stated: tuple[int | None, int | None] = (None, None)
     height: int = 0
     width: int = 0
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,14 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
 
 
-def check_headers(images: Sequence[ListedImage], findings: Findings) -> None:
-    """Read the size of each picture from its header, and hold it against the size that is stated."""
+def check_headers(images: Sequence[ListedImage], findings: Findings, *, skip_damaged: bool = False) -> None:
+    """Read the size of each picture from its header, and hold it against the size that is stated.
+
+    Args:
+        images: what is listed.
+        findings: where faults are recorded.
+        skip_damaged: whether pictures that cannot be opened are marked as damaged rather than an error.
+    """
 
     def header(image: ListedImage) -> tuple[int, int] | DataError:
         try:
@@ -118,6 +126,10 @@ def check_headers(images: Sequence[ListedImage], findings: Findings) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         for image, found in zip(images, pool.map(header, images), strict=True):
+            if isinstance(found, DamagedImageError) and skip_damaged:
+                image.damaged = True
+                findings.leave_out(image.path, found.problems[0].what)
+                continue
             if isinstance(found, DataError):
                 problem = found.problems[0]
                 check = "image-missing" if "does not exist" in problem.what else "image-unusable"
@@ -134,6 +146,7 @@ def check_headers(images: Sequence[ListedImage], findings: Findings) -> None:
                     if turned
                     else "boxes would lie elsewhere: export the annotations for these files",
                 )
+    findings.check_damaged(len(images))
 
 
 def note_unknown_class(what: str, name: str, classes: ClassTable, findings: Findings) -> None:
@@ -167,6 +180,8 @@ def has_place(corners: Sequence[float], image: ListedImage, what: str, findings:
         what: the box, as messages call it.
         findings: where it is recorded.
     """
+    if image.damaged:
+        return False
     x1, y1, x2, y2 = corners
     size = f"{image.width}x{image.height}"
     if x2 <= x1 or y2 <= y1:
@@ -202,6 +217,7 @@ def assemble(
     Raises:
         DataError: there are errors among the findings.
     """
+    listed = [(image, boxes) for image, boxes in listed if not image.damaged]
     used: dict[str, str] = {}
     for _, boxes in listed:
         for box in boxes:

@@ -33,7 +33,12 @@ _ORPHANS_ALLOWED = 0.01  # share of annotations without an image that are droppe
 
 
 def read_coco(
-    name: str, annotations: Path | str, images: Path | str, classes: ClassTable | None = None
+    name: str,
+    annotations: Path | str,
+    images: Path | str,
+    classes: ClassTable | None = None,
+    *,
+    skip_damaged: bool = False,
 ) -> DetectionSet:
     """Read a COCO instances file.
 
@@ -43,6 +48,7 @@ def read_coco(
         images: the folder that its file names are relative to.
         classes: those of the training split or the model, which this file's categories are matched with by name; None
             to take the file's own, in the order of their ids.
+        skip_damaged: whether pictures that cannot be opened are left out, and counted, rather than an error.
 
     Raises:
         DataError: the file cannot be read, or holds faults that would make a run wrong: all kinds at once.
@@ -50,7 +56,7 @@ def read_coco(
     annotations, images = Path(annotations), Path(images)
     findings = Findings(str(annotations))
     content = _load_json(annotations)
-    reader = _CocoReader(content, images, findings)
+    reader = _CocoReader(content, images, findings, skip_damaged=skip_damaged)
     labels = reader.read_categories(classes)
     files = reader.read_images()
     findings.raise_errors()
@@ -93,10 +99,11 @@ def _load_json(path: Path) -> Mapping[str, Any]:
 class _CocoReader:
     """Turns the three lists of a file into images with objects, noting faults as it goes."""
 
-    def __init__(self, content: Mapping[str, Any], folder: Path, findings: Findings):
+    def __init__(self, content: Mapping[str, Any], folder: Path, findings: Findings, *, skip_damaged: bool):
         self.content = content
         self.folder = folder
         self.findings = findings
+        self.skip_damaged = skip_damaged
         self.classes = ClassTable((), ())
         self._annotation_ids: set[int] = set()
 
@@ -166,7 +173,7 @@ class _CocoReader:
             files[image["id"]] = ListedImage(image["id"], self.folder / file_name, place, (sides[0], sides[1]))
         if not self.content["images"]:
             self.findings.error("no-images", "the list of images is empty")
-        check_headers(list(files.values()), self.findings)
+        check_headers(list(files.values()), self.findings, skip_damaged=self.skip_damaged)
         return files
 
     def read_annotations(
@@ -260,7 +267,7 @@ class _CocoReader:
     ) -> tuple[LabelledImage, ...]:
         """Return the images with their objects, in the order of the file."""
         images = []
-        for file in files.values():
+        for file in (file for file in files.values() if not file.damaged):
             objects = _objects(annotations[file.id])
             images.append(LabelledImage(file.id, file.path, file.height, file.width, objects))
         return tuple(images)

@@ -27,7 +27,14 @@ from densenet_suite.findings import Findings
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_csv(name: str, table: Path | str, images: Path | str, classes: ClassTable | None = None) -> DetectionSet:
+def read_csv(
+    name: str,
+    table: Path | str,
+    images: Path | str,
+    classes: ClassTable | None = None,
+    *,
+    skip_damaged: bool = False,
+) -> DetectionSet:
     """Read a split from a table.
 
     Args:
@@ -35,6 +42,7 @@ def read_csv(name: str, table: Path | str, images: Path | str, classes: ClassTab
         table: the CSV file.
         images: the folder that its file names are relative to.
         classes: those of the training split or the model, matched by name; None for the names that occur, sorted.
+        skip_damaged: whether pictures that cannot be opened are left out, and counted, rather than an error.
 
     Raises:
         DataError: the table cannot be read, or holds faults that would make a run wrong: all kinds at once.
@@ -59,7 +67,7 @@ def read_csv(name: str, table: Path | str, images: Path | str, classes: ClassTab
         box = _read_box(row, place, findings)
         if box is not None:
             boxes.append(box)
-    check_headers([image for image, _ in listed.values()], findings)
+    check_headers([image for image, _ in listed.values()], findings, skip_damaged=skip_damaged)
     findings.raise_errors()
     return assemble(name, table, list(listed.values()), classes, None, findings)
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from densenet_suite.augment import AugmentPolicy, JointAugment
+from densenet_suite.damaged import DamagedImages
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
@@ -20,10 +20,12 @@ from densenet_suite.detection.layout import CocoFile, CsvFile, Format, SplitFile
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
-from densenet_suite.errors import ConfigError, DataError
+from densenet_suite.errors import ConfigError
 from densenet_suite.geometry import Letterbox
-from densenet_suite.images import read_pixels
-from densenet_suite.labelled_data import LabelledData
+from densenet_suite.images import read_cached
+from densenet_suite.labelled_data import LabelledData, Reading
+from densenet_suite.loading import AUGMENTING, READING, Loader, Samples
+from densenet_suite.pixel_cache import PixelCache
 from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard, Stream, derive_seed
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ class Sample:
     scale: tuple[float, float]
 
 
-class DetectionSamples(Dataset[Sample]):
+class DetectionSamples(Samples[Sample]):
     """The images of a split, as the network sees them.
 
     Args:
@@ -53,6 +55,8 @@ class DetectionSamples(Dataset[Sample]):
         fill: pixel of the padding.
         policy: random changes; None for evaluation.
         seed: of the random changes.
+        cache: of decoded pictures.
+        damaged: takes down pictures that cannot be decoded, so that they are left out; None to stop at the first.
     """
 
     def __init__(
@@ -63,38 +67,68 @@ class DetectionSamples(Dataset[Sample]):
         fill: Sequence[int],
         policy: AugmentPolicy | None,
         seed: int,
+        *,
+        cache: PixelCache | None = None,
+        damaged: DamagedImages | None = None,
     ):
+        super().__init__(source.paths, seed, trains=policy is not None, damaged=damaged)
         self.source = source
         self.canvas = canvas
         self.bands = bands
         self.fill = tuple(fill)
         self.augment = JointAugment(policy, canvas, fill) if policy else None
-        self.seed = seed
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        entry = self.source.images[key.index]
-        pixels, record = read_pixels(entry.path, self.bands)
-        if (record.height, record.width) != (entry.height, entry.width):
-            raise DataError("the picture has another size than when training began", where=str(entry.path))
-        boxes, labels = _trained(entry)
-        size = (entry.height, entry.width)
-        letterbox = Letterbox.fit(size, self.canvas)
+    def image_of(self, index: int) -> int:
+        """Return the number itself: each picture is one sample."""
+        return index
+
+    def make(self, key: SampleKey) -> Sample:
+        """Make the sample of a picture, changed for training or as it is."""
         if self.augment is None:
-            pixels, boxes = letterbox.image(pixels, self.fill), letterbox.boxes(boxes)
-        else:
-            seed = derive_seed(self.seed, Stream.SAMPLE, key.epoch, key.index)
-            pixels, boxes, kept = self.augment(pixels, boxes, seed)
-            labels = labels[kept]
+            return self._whole(
+                key.index, Letterbox.fit(self.size(key.index), self.canvas).image(self.pixels(key.index), self.fill)
+            )
+        boxes, labels = _trained(self.source.images[key.index])
+        seed = derive_seed(self.seed, Stream.SAMPLE, key.epoch, key.index)
+        pixels, boxes, kept = self.augment(self.pixels(key.index), boxes, seed)
+        return self._sample(key.index, pixels, boxes, labels[kept])
+
+    def make_empty(self, key: SampleKey) -> Sample:
+        """Make the sample of a picture that cannot be decoded: padding, on which its objects will be missed."""
+        return self._whole(key.index, np.full((*self.canvas, self.bands), self.fill, np.uint8))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of a file."""
+        entry = self.source.images[index]
+        return entry.height, entry.width
+
+    def pixels(self, index: int, at_least: tuple[int, int] | None = None) -> Array:
+        """Return a picture, uint8 [h w c], of the file's size, or smaller but not below `at_least`; not to be changed.
+
+        Raises:
+            DataError: it cannot be read, or has changed since.
+        """
+        self.at_work(READING, index)
+        pixels = read_cached(self.cache, self.source.images[index].path, self.bands, self.size(index), at_least)
+        self.at_work(AUGMENTING, index)
+        return pixels
+
+    def _whole(self, index: int, pixels: Array) -> Sample:
+        boxes, labels = _trained(self.source.images[index])
+        return self._sample(index, pixels, Letterbox.fit(self.size(index), self.canvas).boxes(boxes), labels)
+
+    def _sample(self, index: int, pixels: Array, boxes: Array, labels: Array) -> Sample:
         return Sample(
-            image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            image=torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")),
             boxes=torch.from_numpy(boxes.astype(np.float32)),
             labels=torch.from_numpy(labels),
-            index=key.index,
-            size=size,
-            scale=letterbox.scale,
+            index=index,
+            size=self.size(index),
+            scale=Letterbox.fit(self.size(index), self.canvas).scale,
         )
 
 
@@ -137,6 +171,7 @@ class DetectionData(LabelledData[DetectionSet]):
         augment: random changes of training images.
         workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
             changes nothing but the speed.
+        reading: how files are read.
         bands: 3, or 1 for grey.
         classes: of a trained model, with which the categories of the files are matched by name; None to take the
             training split's own.
@@ -157,11 +192,12 @@ class DetectionData(LabelledData[DetectionSet]):
         holdout: float = 0.2,
         augment: AugmentPolicy | None = None,
         workers: int | None = None,
+        reading: Reading | None = None,
         bands: int = 3,
         classes: ClassTable | None = None,
         seed: int = 0,
     ):
-        super().__init__(root, batch, holdout, workers)
+        super().__init__(root, batch, holdout, workers, reading)
         self.size = size
         self.format = format
         self.augment = augment or AugmentPolicy()
@@ -176,7 +212,7 @@ class DetectionData(LabelledData[DetectionSet]):
         """The classes: those given, or the training split's."""
         return self.given_classes or self.split("train").classes
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> Loader[DetectionBatch]:
         """Return augmented batches in an order of their own in each epoch; the rest that fills no batch is left out."""
         source = self.split("train")
         rank, processes = self.place
@@ -186,12 +222,26 @@ class DetectionData(LabelledData[DetectionSet]):
                 hint=f"train.batch={max(1, len(source) // processes)}",
             )
         sampler = EpochSampler(len(source), self.seed, rank, processes)
-        return self._loader(source, sampler, self.augment, drop_last=True)
+        samples = DetectionSamples(
+            source,
+            self.size,
+            self.bands,
+            self.fill,
+            self.augment,
+            self.seed,
+            cache=self.make_cache(len(source)),
+            damaged=self.damage("train"),
+        )
+        return Loader(samples, collate, self.workers, sampler=sampler, batch=self.batch, drop_last=True)
 
-    def eval_dataloader(self, split: str) -> DataLoader[Sample]:
+    def eval_dataloader(self, split: str) -> Loader[DetectionBatch]:
         """Return the images of any split, each once and unchanged."""
         source = self.split(split)
-        return self._loader(source, SequentialShard(len(source), *self.place), None, drop_last=False)
+        samples = DetectionSamples(
+            source, self.size, self.bands, self.fill, None, self.seed, damaged=self.damage(split)
+        )
+        sampler = SequentialShard(len(source), *self.place)
+        return Loader(samples, collate, self.workers, sampler=sampler, batch=self.batch)
 
     def has_files(self, name: str) -> bool:
         """Say whether there are files of a split."""
@@ -210,13 +260,14 @@ class DetectionData(LabelledData[DetectionSet]):
             train = self._get("train")
             classes = train.classes if train else None
         logger.info("the %s split is read as %s", name, files)
+        skip = self.reading.skip_damaged
         if isinstance(files, CocoFile):
-            return read_coco(name, files.annotations, files.images, classes)
+            return read_coco(name, files.annotations, files.images, classes, skip_damaged=skip)
         if isinstance(files, VocFolder):
-            return read_voc(name, files.annotations, files.images, classes, files.names)
+            return read_voc(name, files.annotations, files.images, classes, files.names, skip_damaged=skip)
         if isinstance(files, CsvFile):
-            return read_csv(name, files.table, files.images, classes)
-        return read_yolo(name, files.data, classes, files.key)
+            return read_csv(name, files.table, files.images, classes, skip_damaged=skip)
+        return read_yolo(name, files.data, classes, files.key, skip_damaged=skip)
 
     def divide(self, train: DetectionSet) -> tuple[DetectionSet, DetectionSet]:
         """Divide a training split into one to train on and one to validate on; see `hold_out`."""
@@ -234,16 +285,3 @@ class DetectionData(LabelledData[DetectionSet]):
         if name not in self._found:
             self._found[name] = find_split(self.root, name, self.format)
         return self._found[name]
-
-    def _loader(
-        self, source: DetectionSet, sampler: Any, policy: AugmentPolicy | None, *, drop_last: bool
-    ) -> DataLoader[Sample]:
-        samples = DetectionSamples(source, self.size, self.bands, self.fill, policy, self.seed)
-        return DataLoader(
-            samples,
-            batch_size=self.batch,
-            sampler=sampler,
-            collate_fn=collate,
-            drop_last=drop_last,
-            **self.loading(),
-        )

@@ -42,6 +42,8 @@ def read_voc(
     images: Path | str,
     classes: ClassTable | None = None,
     names: Path | str | None = None,
+    *,
+    skip_damaged: bool = False,
 ) -> DetectionSet:
     """Read a split in Pascal VOC format.
 
@@ -52,6 +54,7 @@ def read_voc(
         classes: those of the training split or the model, matched by name; None for the names that occur, sorted.
         names: a list (ImageSets/Main/<split>.txt) of the XML files that are meant, without ending; None for all.
             Without a list, a picture that has no XML file is left out and counted.
+        skip_damaged: whether pictures that cannot be opened are left out, and counted, rather than an error.
 
     Raises:
         DataError: files cannot be read, or hold faults that would make a run wrong: all kinds at once.
@@ -68,7 +71,7 @@ def read_voc(
         read = {image.path for image, _ in listed}
         for path in (path for paths in pictures.values() for path in paths if path not in read):
             findings.warning("image-without-annotation", f"{path.name} has no XML file in {annotations}; left out")
-    check_headers([image for image, _ in listed], findings)
+    check_headers([image for image, _ in listed], findings, skip_damaged=skip_damaged)
     findings.raise_errors()
     return assemble(name, where, listed, classes, None, findings)
 

@@ -38,7 +38,14 @@ _TXT_BYTES = 16_777_216
 _MOST = 1.01  # largest share of a picture that is a rounding error of 1
 
 
-def read_yolo(name: str, data: Path | str, classes: ClassTable | None = None, key: str | None = None) -> DetectionSet:
+def read_yolo(
+    name: str,
+    data: Path | str,
+    classes: ClassTable | None = None,
+    key: str | None = None,
+    *,
+    skip_damaged: bool = False,
+) -> DetectionSet:
     """Read a split in YOLO format.
 
     Args:
@@ -46,6 +53,7 @@ def read_yolo(name: str, data: Path | str, classes: ClassTable | None = None, ke
         data: the yaml file.
         classes: those of the training split or the model, matched by name; None for those of the yaml.
         key: what the yaml calls the split; None for its name.
+        skip_damaged: whether pictures that cannot be opened are left out, and counted, rather than an error.
 
     Raises:
         DataError: files cannot be read, or hold faults that would make a run wrong: all kinds at once.
@@ -56,7 +64,7 @@ def read_yolo(name: str, data: Path | str, classes: ClassTable | None = None, ke
     names = _class_names(content, findings)
     folders, paths = _find_pictures(content, key or name, data, findings)
     images = [ListedImage(i, path, path.name) for i, path in enumerate(paths, start=1)]
-    check_headers(images, findings)
+    check_headers(images, findings, skip_damaged=skip_damaged)
     findings.raise_errors()
     labels = [_label_file(image.path, data.parent) for image in images]
     _note_orphans(labels, folders, data.parent, findings)

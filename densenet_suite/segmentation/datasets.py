@@ -14,7 +14,7 @@ import numpy as np
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import ImageRecord
+from densenet_suite.images import DamagedImageError, ImageRecord
 from densenet_suite.rasters import read_raster
 from densenet_suite.sampling import held_out
 from densenet_suite.segmentation.coco_masks import read_coco_masks
@@ -34,6 +34,10 @@ class MaskSource(Protocol):
     @property
     def place(self) -> str:
         """The file, for messages."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files."""
 
     def decode(self) -> DecodedMask:
         """Return the mask, uint8 [h w] or [k h w]."""
@@ -82,6 +86,11 @@ class SegmentationSet:
         """The image files."""
         return tuple(scene.path for scene in self.scenes)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are read, of images and masks."""
+        return (*self.paths, *(path for scene in self.scenes for path in scene.mask.paths))
+
     def subset(self, name: str, indices: Sequence[int]) -> Self:
         """Return a part of it under another name."""
         chosen = np.array(indices, np.int64)
@@ -123,10 +132,11 @@ class SegmentationSet:
                 for i, name in enumerate(self.classes.names)
             },
             "findings": self.findings.to_list(),
+            "damaged": self.findings.damaged,
         }
 
 
-def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> SegmentationSet:
+def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec, *, skip_damaged: bool = False) -> SegmentationSet:
     """Read a split: the header of every image and every pixel of every mask, in threads.
 
     What a run would suffer from stops it, all kinds at once: an image without mask, a mask of another size than its
@@ -138,6 +148,8 @@ def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> Segment
         name: of the split.
         files: from `find_split` or `name_split`.
         codec: what the values of the masks mean, from `find_codec`, which every split and the model share.
+        skip_damaged: whether images that cannot be opened are left out, and counted, rather than an error; a damaged
+            mask is one in any case.
 
     Raises:
         DataError: there is nothing to read, or there are faults that would make a run wrong.
@@ -145,12 +157,14 @@ def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> Segment
     source = files.annotations if isinstance(files, CocoFile) else files.where
     findings = Findings(str(source))
     if isinstance(files, CocoFile):
-        pairs: list[tuple[Path, MaskSource]] = list(read_coco_masks(files, codec.classes, findings))
+        pairs: list[tuple[Path, MaskSource]] = list(
+            read_coco_masks(files, codec.classes, findings, skip_damaged=skip_damaged)
+        )
     else:
         _note_unpaired(files, findings)
         order = [files.layers.index(name) for name in codec.classes.names] if files.layers else [0]
         pairs = [(pair.image, FileMask(codec, tuple(pair.masks[i] for i in order))) for pair in files.pairs]
-    scenes = _read_headers(pairs, findings)
+    scenes = _read_headers(pairs, findings, skip_damaged=skip_damaged)
     counts = _check_masks(scenes, codec.classes, findings)
     if not pairs and not any(findings):
         findings.error("no-images", f"the {name} split has no image with a mask")
@@ -209,7 +223,9 @@ def _note_unpaired(files: PairedFiles, findings: Findings) -> None:
         findings.warning("mask-without-image", f"mask {path.name} belongs to no image")
 
 
-def _read_headers(pairs: Iterable[tuple[Path, MaskSource]], findings: Findings) -> list[LabelledScene]:
+def _read_headers(
+    pairs: Iterable[tuple[Path, MaskSource]], findings: Findings, *, skip_damaged: bool
+) -> list[LabelledScene]:
     """Return the scenes whose images can be read."""
 
     def header(path: Path) -> ImageRecord | DataError:
@@ -219,9 +235,13 @@ def _read_headers(pairs: Iterable[tuple[Path, MaskSource]], findings: Findings) 
             return error
 
     pairs = list(pairs)
+    images = len(pairs) + len(findings.damaged)
     scenes = []
     with ThreadPoolExecutor(_READERS) as pool:
         for (path, mask), record in zip(pairs, pool.map(header, [path for path, _ in pairs]), strict=True):
+            if isinstance(record, DamagedImageError) and skip_damaged:
+                findings.leave_out(path, record.problems[0].what)
+                continue
             if isinstance(record, DataError):
                 problem = record.problems[0]
                 check = "image-missing" if "does not exist" in problem.what else "image-unusable"
@@ -234,6 +254,7 @@ def _read_headers(pairs: Iterable[tuple[Path, MaskSource]], findings: Findings) 
                     "its mask must be that of the upright picture",
                 )
             scenes.append(LabelledScene(path, record.height, record.width, record.bands, record.dtype, mask))
+    findings.check_damaged(images)
     return scenes
 
 

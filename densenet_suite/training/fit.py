@@ -14,13 +14,14 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from densenet_suite.config.schema import Config
-from densenet_suite.errors import DataError
 from densenet_suite.files import write_json
 from densenet_suite.installed import is_installed
+from densenet_suite.loading import plain_worker_errors
 from densenet_suite.sampling import Stream, derive_seed
 from densenet_suite.training.averaging import EvaluationWeights
 from densenet_suite.training.checkpointing import BestModel, EpochCheckpoints, SafeCheckpointIO
 from densenet_suite.training.console import EpochLines
+from densenet_suite.training.data_report import DataReport
 from densenet_suite.training.epoch_means import EpochMeans
 from densenet_suite.training.finite_loss import FiniteLoss
 from densenet_suite.training.interruption import InterruptedRunError, Interruption
@@ -62,17 +63,20 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
         SuiteError: the data, the config or the weights do not allow it.
     """
     parts = SLICES[config.task]
-    with run.logging(), quiet(), without_worker_trace():
+    with run.logging(), quiet(), plain_worker_errors():
         started = time.monotonic()
         logger.info("run folder %s", run.dir)
         data = parts.data(config, None)
-        _report_data(data, run)
+        report = DataReport(data, run.data_report_path)
+        report.write()
         torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
         task = parts.task(config, data)
         task.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs by up to a half
         weights = EvaluationWeights(config.train.ema, config.train.recalibrate)
         best = BestModel(run.model_path, parts.monitor, _saver(config, parts), weights)
-        trainer = _trainer(config, run, parts, best, [*callbacks, best, weights], validates="val" in data.splits)
+        trainer = _trainer(
+            config, run, parts, best, [*callbacks, report, best, weights], validates="val" in data.splits
+        )
         _write_summary(run, "running", best, started, trainer)
         status = "failed"
         try:
@@ -130,16 +134,6 @@ def _loggers(run: Run) -> list[Logger]:
     if is_installed("tensorboard"):
         return [TensorBoardLogger(run.dir, name="", version="tensorboard")]
     return []
-
-
-def _report_data(data: Any, run: Run) -> None:
-    reports = [split.report() for split in data.splits.values()]
-    data.split("train")  # says what is missing where there is nothing to train on
-    for split in data.splits.values():
-        logger.info("%s: %s", split.name, split.describe())
-        for finding in split.findings:
-            logger.warning("%s: %s", split.name, finding)
-    write_json(run.data_report_path, {"splits": reports})
 
 
 def _saver(config: Config, parts: Slice) -> Callable[[Path, Any, float | None, int], None]:
@@ -204,18 +198,3 @@ def quiet() -> Iterator[None]:
         finally:
             for library, level in levels:
                 library.setLevel(level)
-
-
-@contextmanager
-def without_worker_trace() -> Iterator[None]:
-    """Give errors in data as they were raised: a loader's worker hands them over as the text of their traceback."""
-    try:
-        yield
-    except DataError as error:
-        text = str(error)
-        if "Original Traceback" not in text:
-            raise
-        what, _, hint = (
-            text.rpartition(f"{DataError.__module__}.{DataError.__name__}: ")[2].strip().partition("\n  hint: ")
-        )
-        raise DataError(what, hint=hint or None) from error
