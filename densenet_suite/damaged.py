@@ -43,6 +43,15 @@ class DamagedImages:
             raise DataError(f"{problem}, {self.paths[image].name} being the last", where=self.split, hint=DAMAGE_HINT)
 
     @property
+    def flags(self) -> bytes:
+        """A byte for each path, 1 where it is damaged."""
+        return bytes(self._found)
+
+    def merge(self, flags: bytes) -> None:
+        """Take over what was noted elsewhere."""
+        self._found[:] = [max(*pair) for pair in zip(self._found, flags, strict=True)]
+
+    @property
     def found(self) -> list[Path]:
         """What was noted so far, in the order of the paths."""
-        return [path for path, found in zip(self.paths, bytes(self._found), strict=True) if found]
+        return [path for path, found in zip(self.paths, self.flags, strict=True) if found]

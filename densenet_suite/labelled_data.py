@@ -82,7 +82,7 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
         self._workers = workers
         self.reading = reading or Reading()
         self._read: dict[str, S] = {}
-        self._damage: dict[str, DamagedImages] = {}
+        self.damaged: dict[str, DamagedImages] = {}
 
     @abstractmethod
     def has_files(self, name: str) -> bool:
@@ -175,14 +175,14 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
         """Return what takes down the damaged pictures of a split, under the policy to skip them; else None."""
         if not self.reading.skip_damaged:
             return None
-        if name not in self._damage:
-            self._damage[name] = DamagedImages(name, self.split(name).paths)
-        return self._damage[name]
+        if name not in self.damaged:
+            self.damaged[name] = DamagedImages(name, self.split(name).paths)
+        return self.damaged[name]
 
     def note_damage(self) -> list[str]:
         """Put pictures that turned out to be damaged among the findings of their splits; return a line for each."""
         lines = []
-        for name, damage in self._damage.items():
+        for name, damage in self.damaged.items():
             findings = self.split(name).findings
             known = {Path(entry["file"]) for entry in findings.damaged}
             for path in damage.found:

@@ -136,9 +136,9 @@ class Loader(DataLoader[T], Generic[T]):
         samples: what batches are made of.
         collate: puts samples into a batch.
         workers: number of processes; 0 for none but this one.
-        sampler: the order, for batches of `batch` samples; a rest that fills no batch is left out if `drop_last` says so.
-        batch: samples in each.
-        drop_last: see `sampler`.
+        sampler: the order.
+        batch: samples in each batch of it.
+        drop_last: whether a rest that fills no batch is left out.
         batches: the order by batches, in the place of `sampler`.
         timeout: seconds without a batch after which a worker is taken to hang; without workers nothing is.
     """
@@ -221,14 +221,12 @@ def _told(error: RuntimeError, files: Sequence[Path]) -> Exception:
         return SuiteError(
             f"no batch came for {float(hangs[1]):g} seconds: a process that reads pictures hangs",
             where=where,
-            hint="these were to be read next: is the drive they are on still there? data.workers=0 reads without processes",
+            hint="these were to be read next: is the drive they are on still there?",
         )
-    ended = re.match(
-        r"DataLoader worker \(pid\S*( \S+)*\) (?:is killed by signal: (.*?)\. |exited unexpectedly)", str(error)
-    )
+    ended = re.match(r"DataLoader worker \(pid.*?\) (is killed by signal: [^.]*|exited unexpectedly)", str(error))
     if ended:
         return SuiteError(
-            f"a process that reads pictures was killed ({ended[2] or 'it ended by itself'})",
+            f"a process that reads pictures ended: it {ended[1]}",
             where=where,
             hint="mostly the memory is too little for so many of them: lower data.workers, or data.cache_gb",
         )

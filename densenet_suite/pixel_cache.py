@@ -134,8 +134,8 @@ _FREE, _TAKEN, _READY = 0, 1, 2
 class DiskCache(PixelCache):
     """A folder of files, one for each entry, that later runs find again. Deleting the folder is safe at any time.
 
-    A file is written beside its place and renamed, so that processes never see half of one, and it holds a checksum: one
-    that a crash or the drive has damaged is made again.
+    A file is written beside its place and renamed, so that processes never see half of one, and it holds a checksum: it
+    is made again where a crash or the drive has damaged it.
 
     Args:
         folder: made if it is not there.
@@ -215,7 +215,7 @@ def _digest(*parts: str) -> bytes:
 
 
 def _checksum(body: Array) -> np.uint64:
-    """Return the sum of the bytes, eight at a time: damage, not malice, is to be noticed, in a tenth of a millisecond."""
+    """Return the sum of the bytes, eight at a time: damage is to be noticed, not malice, and in no time."""
     return body.view(np.uint64).sum(dtype=np.uint64)
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 
 from densenet_suite.files import write_json
 from densenet_suite.labelled_data import LabelledData
+from densenet_suite.processes import is_first_process
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +41,16 @@ class DataReport(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say which training pictures turned out to be damaged."""
-        self._update()
+        self._update(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say which pictures of the evaluation did."""
-        self._update()
+        self._update(trainer, pl_module)
 
-    def _update(self) -> None:
+    def _update(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        for damage in self.data.damaged.values():
+            here = torch.frombuffer(bytearray(damage.flags), dtype=torch.uint8).to(module.device)
+            damage.merge(bytes(trainer.strategy.reduce(here, reduce_op="max").tolist()))  # of all processes
         lines = self.data.note_damage()
         for line in lines:
             logger.warning("%s", line)
@@ -53,4 +58,5 @@ class DataReport(L.Callback):
             self._save()
 
     def _save(self) -> None:
-        write_json(self.path, {"splits": [split.report() for split in self.data.splits.values()]})
+        if is_first_process():
+            write_json(self.path, {"splits": [split.report() for split in self.data.splits.values()]})

@@ -143,7 +143,8 @@ def test_a_picture_that_has_changed_since_is_noticed(tmp_path):
     Image.new("RGB", (40, 31)).save(tmp_path / "images" / "a.png")
     with pytest.raises(DataError, match="the picture has another size than when training began") as caught:
         samples[SampleKey(0, 0)]
-    assert caught.value.problems[0].where == str(tmp_path / "images" / "a.png")
+    place = f"{tmp_path / 'images' / 'a.png'}; sample 0 of epoch 0, reading the picture"
+    assert caught.value.problems[0].where == place
 
 
 # batches
