@@ -22,7 +22,8 @@ class Stream(IntEnum):
     STEP = 2
     WEIGHTS = 3
     HOLDOUT = 4
-    REPLACEMENT = 5
+    PARTNERS = 5
+    REPLACEMENT = 6
 
 
 def derive_seed(seed: int, stream: Stream, *position: int) -> int:

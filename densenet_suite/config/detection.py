@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from densenet_suite.config.augment import AugmentConfig
 from densenet_suite.config.schema import (
     Config,
     Count,
@@ -12,7 +13,6 @@ from densenet_suite.config.schema import (
     Positive,
     Section,
     Share,
-    ascending,
     checked,
     one_side_or_two,
 )
@@ -66,22 +66,10 @@ class DetectionDataConfig(DataConfig):
         return one_side_or_two(value, 32)
 
 
-class DetectionAugmentConfig(Section):
+class DetectionAugmentConfig(AugmentConfig):
     """How much training images change; see AugmentPolicy."""
 
-    flip: Share = 0.5
-    vertical_flip: Share = 0.0
-    scale: tuple[Positive, Positive] = (0.5, 1.6)
-    brightness: Share = 0.2
-    contrast: Share = 0.2
-    saturation: Share = 0.2
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
-    min_visibility: Share = 0.15
-
-    @field_validator("scale")
-    @classmethod
-    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
-        return ascending(value)
+    scale: tuple[Positive, Positive] = (0.5, 1.6)  # relative to just fitting the network's input
 
 
 class PostprocessConfig(Section):
@@ -115,6 +103,11 @@ class DetectionConfig(Config):
                 f"single value at level {coarsest}, where an image of {height}x{width} has one cell; "
                 f"a batch of 2, a larger data.size, or model.max_level: {coarsest - 1}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_for_everything(self) -> "DetectionConfig":
+        self.augment.check_epochs(self.train.epochs)
         return self
 
     @property

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -89,8 +89,37 @@ def config_from_values(
 
 
 def dump_config(config: Config) -> str:
-    """Write a config, every default included, as YAML that `load_config` reads back to an equal one."""
-    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True, width=100)
+    """Write a config, every default included, as YAML that `load_config` reads back to an equal one.
+
+    Where a key takes one of a few names, the others stand beside it.
+    """
+    text = yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True, width=100)
+    return _with_choices(text, type(config))
+
+
+def _with_choices(text: str, schema: type[Config]) -> str:
+    """Note the names that a key takes behind the one that it has."""
+    infos = {key: names for key, _ in _keys(schema) if (names := _choices(schema, key))}
+    sections: list[str] = []
+    lines = []
+    for line in text.splitlines():
+        entry = re.fullmatch(r"((?:  )*)(\w+):(?: (.*))?", line)
+        if entry:
+            sections = [*sections[: len(entry[1]) // 2], entry[2]]
+            others = [name for name in infos.get(".".join(sections), ()) if name != entry[3]]
+            line += f"  # or {', '.join(others)}" if others else ""
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _choices(schema: Any, key: str) -> tuple[str, ...]:
+    """Return the names that a key takes, where it takes one of several."""
+    *sections, last = key.split(".")
+    model = schema if not sections else dict(_keys(schema))[".".join(sections)]
+    annotation = model.model_fields[last].annotation
+    parts = [annotation, *get_args(annotation)] if get_origin(annotation) is not Literal else [annotation]
+    names = [name for part in parts if get_origin(part) is Literal for name in get_args(part)]
+    return tuple(names) if len(names) > 1 and all(isinstance(name, str) for name in names) else ()
 
 
 def save_config(config: Config, path: Path | str) -> None:

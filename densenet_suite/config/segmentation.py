@@ -1,10 +1,12 @@
 """What a run of segmentation can be told, beside what every run can."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from densenet_suite.augment.policy import Task
+from densenet_suite.config.augment import AugmentConfig
 from densenet_suite.config.schema import (
     Config,
     Count,
@@ -16,7 +18,6 @@ from densenet_suite.config.schema import (
     Section,
     Share,
     TrainConfig,
-    ascending,
     checked,
     one_side_or_two,
 )
@@ -96,24 +97,12 @@ class SegmentationDataConfig(DataConfig):
         return value
 
 
-class SegmentationAugmentConfig(Section):
-    """How much training images change; see MaskPolicy."""
+class SegmentationAugmentConfig(AugmentConfig):
+    """How much training images change; see AugmentPolicy."""
 
-    flip: Share = 0.5
-    vertical_flip: Share = 0.0
-    rotate90: Share = 0.0  # probability of a turn by quarters, for pictures without an up
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # largest turn, in degrees
-    scale: tuple[Positive, Positive] = (0.7, 1.4)
-    elastic: NotNegative = 0.0  # standard deviation of a smooth random displacement, in pixels
-    brightness: Share = 0.2
-    contrast: Share = 0.2
-    saturation: Share = 0.2
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    task: ClassVar[Task] = "segmentation"
 
-    @field_validator("scale")
-    @classmethod
-    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
-        return ascending(value)
+    scale: tuple[Positive, Positive] = (0.7, 1.4)  # relative to the file's size
 
 
 class LossTermConfig(Section):
@@ -182,6 +171,11 @@ class SegmentationConfig(Config):
     augment: SegmentationAugmentConfig = SegmentationAugmentConfig()
     loss: LossConfig = LossConfig()
     tiles: TileConfig = TileConfig()
+
+    @model_validator(mode="after")
+    def _epochs_for_everything(self) -> "SegmentationConfig":
+        self.augment.check_epochs(self.train.epochs)
+        return self
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from densenet_suite.augment import AugmentPolicy, JointAugment
+from densenet_suite.augment import AugmentPolicy, preset_policy
+from densenet_suite.augment.capabilities import fit_to_data
+from densenet_suite.augment.detection import DetectionAugment
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
@@ -26,7 +28,7 @@ from densenet_suite.images import read_cached
 from densenet_suite.labelled_data import LabelledData, Reading
 from densenet_suite.loading import AUGMENTING, READING, Loader, Samples
 from densenet_suite.pixel_cache import PixelCache
-from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard, Stream, derive_seed
+from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class DetectionSamples(Samples[Sample]):
         fill: pixel of the padding.
         policy: random changes; None for evaluation.
         seed: of the random changes.
+        epochs: of the run, of which the last ones may be plain; None for no end.
         cache: of decoded pictures.
         damaged: takes down pictures that cannot be decoded, so that they are left out; None to stop at the first.
     """
@@ -67,6 +70,7 @@ class DetectionSamples(Samples[Sample]):
         fill: Sequence[int],
         policy: AugmentPolicy | None,
         seed: int,
+        epochs: int | None = None,
         *,
         cache: PixelCache | None = None,
         damaged: DamagedImages | None = None,
@@ -76,7 +80,7 @@ class DetectionSamples(Samples[Sample]):
         self.canvas = canvas
         self.bands = bands
         self.fill = tuple(fill)
-        self.augment = JointAugment(policy, canvas, fill) if policy else None
+        self.augment = DetectionAugment(policy, canvas, fill, seed, epochs) if policy else None
         self.cache = cache
 
     def __len__(self) -> int:
@@ -88,18 +92,31 @@ class DetectionSamples(Samples[Sample]):
 
     def make(self, key: SampleKey) -> Sample:
         """Make the sample of a picture, changed for training or as it is."""
-        if self.augment is None:
-            return self._whole(
-                key.index, Letterbox.fit(self.size(key.index), self.canvas).image(self.pixels(key.index), self.fill)
-            )
-        boxes, labels = _trained(self.source.images[key.index])
-        seed = derive_seed(self.seed, Stream.SAMPLE, key.epoch, key.index)
-        pixels, boxes, kept = self.augment(self.pixels(key.index), boxes, seed)
-        return self._sample(key.index, pixels, boxes, labels[kept])
+        if self.augment is not None:
+            return self._sample(key.index, *self.augment.sample(self, key.epoch, key.index))
+        return self._whole(key.index, self._letterbox(key.index).image(self.pixels(key.index), self.fill))
 
     def make_empty(self, key: SampleKey) -> Sample:
         """Make the sample of a picture that cannot be decoded: padding, on which its objects will be missed."""
         return self._whole(key.index, np.full((*self.canvas, self.bands), self.fill, np.uint8))
+
+    def _whole(self, index: int, pixels: Array) -> Sample:
+        boxes = self.boxes(index)
+        origins = np.stack([np.full(len(boxes), index), np.arange(len(boxes))], 1)
+        return self._sample(index, pixels, self._letterbox(index).boxes(boxes), origins)
+
+    def _letterbox(self, index: int) -> Letterbox:
+        return Letterbox.fit(self.size(index), self.canvas)
+
+    def _sample(self, index: int, pixels: Array, boxes: Array, origins: Array) -> Sample:
+        return Sample(
+            image=torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")),
+            boxes=torch.from_numpy(boxes.astype(np.float32)),
+            labels=torch.from_numpy(self._labels(origins)),
+            index=index,
+            size=self.size(index),
+            scale=self._letterbox(index).scale,
+        )
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (height, width) of a file."""
@@ -117,27 +134,34 @@ class DetectionSamples(Samples[Sample]):
         self.at_work(AUGMENTING, index)
         return pixels
 
-    def _whole(self, index: int, pixels: Array) -> Sample:
-        boxes, labels = _trained(self.source.images[index])
-        return self._sample(index, pixels, Letterbox.fit(self.size(index), self.canvas).boxes(boxes), labels)
+    def boxes(self, index: int) -> Array:
+        """Return the boxes that are trained on, [n 4] in pixels of the file, clipped to the picture."""
+        entry = self.source.images[index]
+        return entry.objects.clipped(entry.height, entry.width)[_trained(entry)]
 
-    def _sample(self, index: int, pixels: Array, boxes: Array, labels: Array) -> Sample:
-        return Sample(
-            image=torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")),
-            boxes=torch.from_numpy(boxes.astype(np.float32)),
-            labels=torch.from_numpy(labels),
-            index=index,
-            size=self.size(index),
-            scale=Letterbox.fit(self.size(index), self.canvas).scale,
-        )
+    def polygons(self, index: int, row: int) -> list[Array]:
+        """Return the outlines of one of these objects, [p 2] in pixels of the file; none where it has no polygons."""
+        entry = self.source.images[index]
+        outlines = entry.objects.segmentations[_trained(entry)[row]]
+        if not isinstance(outlines, list):
+            return []
+        return [np.asarray(outline, np.float64).reshape(-1, 2) for outline in outlines if len(outline) >= 6]
+
+    def _labels(self, origins: Array) -> Array:
+        """Return the label of each object, which is looked up where it comes from."""
+        labels = np.empty(len(origins), np.int64)
+        for index in np.unique(origins[:, 0]):
+            entry = self.source.images[index]
+            rows = origins[:, 0] == index
+            labels[rows] = entry.objects.labels[_trained(entry)[origins[rows, 1]]]
+        return labels
 
 
-def _trained(entry: LabelledImage) -> tuple[Array, Array]:
-    """Return the boxes that are trained on, clipped to the picture, with their labels: all but crowd regions."""
-    objects = entry.objects
-    boxes = objects.clipped(entry.height, entry.width)
-    keep = ~objects.crowd & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return boxes[keep], objects.labels[keep]
+def _trained(entry: LabelledImage) -> Array:
+    """Return the rows of the objects that are trained on: all but crowd regions and what lies outside."""
+    boxes = entry.objects.clipped(entry.height, entry.width)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return np.flatnonzero(~entry.objects.crowd & (sides > 0).all(1))
 
 
 def collate(samples: Sequence[Sample]) -> DetectionBatch:
@@ -168,7 +192,8 @@ class DetectionData(LabelledData[DetectionSet]):
         named: where splits are that are not to be looked for below root.
         format: format of those that are looked for; None to recognise it, see `layout.find_split`.
         holdout: share of the training images that is validated on where there is no val split.
-        augment: random changes of training images.
+        augment: random changes of training images; None for those of the preset `standard`.
+        epochs: of the run, of which the last ones may be plain; None for no end.
         workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
             changes nothing but the speed.
         reading: how files are read.
@@ -191,6 +216,7 @@ class DetectionData(LabelledData[DetectionSet]):
         format: Format | None = None,
         holdout: float = 0.2,
         augment: AugmentPolicy | None = None,
+        epochs: int | None = None,
         workers: int | None = None,
         reading: Reading | None = None,
         bands: int = 3,
@@ -200,7 +226,8 @@ class DetectionData(LabelledData[DetectionSet]):
         super().__init__(root, batch, holdout, workers, reading)
         self.size = size
         self.format = format
-        self.augment = augment or AugmentPolicy()
+        self.augment = augment or preset_policy("standard", "detection")
+        self.epochs = epochs
         self.bands = bands
         self.given_classes = classes
         self.seed = seed
@@ -212,9 +239,20 @@ class DetectionData(LabelledData[DetectionSet]):
         """The classes: those given, or the training split's."""
         return self.given_classes or self.split("train").classes
 
+    def fit_augment(self) -> None:
+        """Leave out of the random changes what a preset wants and these images do not allow, and say so once.
+
+        Raises:
+            ConfigError: they do not allow what differs from the preset.
+        """
+        self.augment, left_out = fit_to_data(self.augment, "detection", "uint8", self.bands)
+        if left_out:
+            logger.info("%s", left_out)
+
     def train_dataloader(self) -> Loader[DetectionBatch]:
         """Return augmented batches in an order of their own in each epoch; the rest that fills no batch is left out."""
         source = self.split("train")
+        self.fit_augment()
         rank, processes = self.place
         if len(source) < self.batch * processes:
             raise ConfigError(
@@ -229,6 +267,7 @@ class DetectionData(LabelledData[DetectionSet]):
             self.fill,
             self.augment,
             self.seed,
+            self.epochs,
             cache=self.make_cache(len(source)),
             damaged=self.damage("train"),
         )

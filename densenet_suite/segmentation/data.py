@@ -1,5 +1,6 @@
 """The data module that Lightning asks for batches of images with masks."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from densenet_suite.augment import MaskAugment, MaskPolicy
+from densenet_suite.augment import AugmentPolicy, preset_policy
+from densenet_suite.augment.capabilities import fit_to_data
+from densenet_suite.augment.masks import MaskAugment
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.labelled_data import SPLITS, LabelledData, Reading
 from densenet_suite.loading import Loader
@@ -22,6 +25,8 @@ from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.samples import SameSizeBatches, SegmentationSamples, collate, missing_pixel
 from densenet_suite.segmentation.statistics import normalization_for
 from densenet_suite.segmentation.structures import MaskClasses, SegmentationBatch
+
+logger = logging.getLogger(__name__)
 
 
 class SegmentationData(LabelledData[SegmentationSet]):
@@ -38,7 +43,8 @@ class SegmentationData(LabelledData[SegmentationSet]):
         multilabel: whether classes may overlap.
         nearest: whether a value that no class has is taken for the nearest one.
         holdout: share of the training images that is validated on where there is no val split.
-        augment: random changes of training images.
+        augment: random changes of training images; None for those of the preset `standard`.
+        epochs: of the run, of which the last ones may be plain; None for no end.
         balance: share of the crops that are centred on a pixel of a class, each class as likely.
         crops_per_image: in an epoch.
         scale: pixels of the network per pixel of the file.
@@ -66,7 +72,8 @@ class SegmentationData(LabelledData[SegmentationSet]):
         multilabel: bool = False,
         nearest: bool = False,
         holdout: float = 0.2,
-        augment: MaskPolicy | None = None,
+        augment: AugmentPolicy | None = None,
+        epochs: int | None = None,
         balance: float = 0.5,
         crops_per_image: int = 1,
         scale: float = 1.0,
@@ -82,7 +89,8 @@ class SegmentationData(LabelledData[SegmentationSet]):
         self.mask_name = mask_name
         self.table, self.ignore, self.nearest = classes, tuple(ignore), nearest
         self.multilabel = multilabel
-        self.augment = augment or MaskPolicy()
+        self.augment = augment or preset_policy("standard", "segmentation")
+        self.epochs = epochs
         self.balance, self.crops_per_image = balance, crops_per_image
         self.scale = scale
         self.given_bands, self.given_classes = bands, given
@@ -126,9 +134,21 @@ class SegmentationData(LabelledData[SegmentationSet]):
         """The statistics of the training images, or None for 8-bit colours, which keep those of the weights."""
         return normalization_for(self.split("train"), self.bands)
 
+    def fit_augment(self) -> None:
+        """Leave out of the random changes what a preset wants and these images do not allow, and say so once.
+
+        Raises:
+            ConfigError: they do not allow what differs from the preset.
+        """
+        dtype = "uint8" if self.split("train").scenes[0].dtype == "uint8" else "float32"
+        self.augment, left_out = fit_to_data(self.augment, "segmentation", dtype, self.bands)
+        if left_out:
+            logger.info("%s", left_out)
+
     def train_dataloader(self) -> Loader[SegmentationBatch]:
         """Return augmented crops in an order of their own in each epoch; the rest that fills no batch is left out."""
         source = self.split("train")
+        self.fit_augment()
         normalization = self._normalization(source)
         spread = tuple(std * normalization.value_range for std in normalization.std)
         fill = missing_pixel(normalization, np.dtype(source.scenes[0].dtype))
@@ -142,6 +162,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
             augment,
             self.crops_per_image,
             self.seed,
+            self.epochs,
             cache=self.make_cache(2 * len(source)),
             damaged=self.damage("train"),
         )

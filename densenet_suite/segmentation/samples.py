@@ -14,7 +14,8 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from densenet_suite.augment import Cut, MaskAugment, cut_out
+from densenet_suite.augment.masks import Cut, MaskAugment, cut_out
+from densenet_suite.augment.segmentation import SegmentationAugment
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.errors import DataError
 from densenet_suite.geometry import resize
@@ -23,7 +24,7 @@ from densenet_suite.loading import AUGMENTING, READING, READING_MASK, Samples
 from densenet_suite.pixel_cache import PixelCache
 from densenet_suite.preprocess import Normalization
 from densenet_suite.rasters import Pixels, open_raster, read_raster, with_bands
-from densenet_suite.sampling import SampleKey, SequentialShard, Stream, derive_seed
+from densenet_suite.sampling import SampleKey, SequentialShard
 from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
 from densenet_suite.segmentation.masks import FileMask
 from densenet_suite.segmentation.scene_files import RASTER_SUFFIXES
@@ -55,6 +56,7 @@ class SegmentationSamples(Samples[Sample]):
         augment: crops and changes them; None for whole images, for evaluation.
         crops: of each scene in an epoch.
         seed: of what is random.
+        epochs: of the run, of which the last ones may be plain; None for no end.
         cache: of decoded pictures and masks.
         damaged: takes down pictures that cannot be decoded, so that they are left out; None to stop at the first.
     """
@@ -68,6 +70,7 @@ class SegmentationSamples(Samples[Sample]):
         augment: MaskAugment | None = None,
         crops: int = 1,
         seed: int = 0,
+        epochs: int | None = None,
         *,
         cache: PixelCache | None = None,
         damaged: DamagedImages | None = None,
@@ -77,7 +80,7 @@ class SegmentationSamples(Samples[Sample]):
         self.bands = bands
         self.normalization = normalization
         self.scale = scale
-        self.augment = augment
+        self.augment = SegmentationAugment(augment, seed, epochs) if augment else None
         self.crops = crops
         self.cache = cache
 
@@ -91,12 +94,9 @@ class SegmentationSamples(Samples[Sample]):
     def make(self, key: SampleKey) -> Sample:
         """Make a crop of a scene, changed for training, or the whole of it."""
         index = self.image_of(key.index)
-        mask = self.mask(key.index)
         if self.augment is None:
-            return self._sample(index, *self._whole(index, mask))
-        seed = derive_seed(self.seed, Stream.SAMPLE, key.epoch, key.index)
-        cut = self.augment.place(mask, seed)
-        return self._sample(index, *self.augment.change(*self.window(key.index, mask, cut), cut, seed))
+            return self._sample(index, *self._whole(index, self.mask(key.index)))
+        return self._sample(index, *self.augment.sample(self, key.epoch, key.index))
 
     def make_empty(self, key: SampleKey) -> Sample:
         """Make the sample of a picture that cannot be decoded: nothing, with the mask of what should be there."""
@@ -125,8 +125,8 @@ class SegmentationSamples(Samples[Sample]):
         return mask
 
     def _sample(self, index: int, image: Array, mask: Array) -> Sample:
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return Sample(pixels, torch.from_numpy(np.ascontiguousarray(mask)), index)
+        pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+        return Sample(pixels, torch.from_numpy(np.array(mask, order="C")), index)
 
     def _whole(self, index: int, mask: Array) -> tuple[Array, Array]:
         scene = self.source.scenes[index]

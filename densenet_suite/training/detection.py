@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densenet_suite.augment import AugmentPolicy
 from densenet_suite.config.detection import DetectionConfig
 from densenet_suite.detection.build import create_detector, load_model, save_detector
 from densenet_suite.detection.data import DetectionData
@@ -32,7 +31,8 @@ def _detection_data(config: DetectionConfig, trained: EfficientDet | None) -> De
         named=named,
         format=data.format,
         holdout=data.holdout,
-        augment=AugmentPolicy(**config.augment.model_dump()),
+        augment=config.augment.policy,
+        epochs=config.train.epochs,
         workers=data.workers,
         reading=reading_of(data),
         bands=config.model.in_channels,
@@ -46,6 +46,7 @@ def _detection_data(config: DetectionConfig, trained: EfficientDet | None) -> De
 
 def _detection_task(config: DetectionConfig, data: DetectionData) -> DetectionTask:
     model = config.model
+    data.fit_augment()
     detector = create_detector(
         _row(config),
         classes=data.classes,

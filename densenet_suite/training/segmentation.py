@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densenet_suite.augment import MaskPolicy
 from densenet_suite.config.segmentation import SegmentationConfig
 from densenet_suite.errors import ConfigError
 from densenet_suite.segmentation.build import create_segmenter, load_model, save_segmenter
@@ -36,7 +35,8 @@ def _segmentation_data(config: SegmentationConfig, trained: Segmenter | None) ->
         multilabel=data.multilabel,
         nearest=data.nearest_colour,
         holdout=data.holdout,
-        augment=MaskPolicy(**config.augment.model_dump()),
+        augment=config.augment.policy,
+        epochs=config.train.epochs,
         balance=data.balance,
         crops_per_image=data.crops_per_image,
         scale=data.scale,
@@ -53,6 +53,7 @@ def _segmentation_data(config: SegmentationConfig, trained: Segmenter | None) ->
 
 def _segmentation_task(config: SegmentationConfig, data: SegmentationData) -> SegmentationTask:
     model = config.model
+    data.fit_augment()
     segmenter = create_segmenter(
         model.decoder,
         classes=data.classes,

@@ -8,8 +8,8 @@ import lightning as L
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from densenet_suite.augment import AugmentPolicy, MaskPolicy
-from densenet_suite.config import detection, schema, segmentation
+from densenet_suite.augment import preset_policy
+from densenet_suite.config import augment, detection, schema, segmentation
 from densenet_suite.config.detection import DetectionConfig
 from densenet_suite.config.schema import Config, Section
 from densenet_suite.config.segmentation import SegmentationConfig
@@ -18,7 +18,7 @@ from densenet_suite.detection.postprocess import Postprocess
 from densenet_suite.detection.variants import DETECTORS, list_detectors
 from densenet_suite.optim import Recipe
 
-MODULES = (schema, detection, segmentation)
+MODULES = (schema, augment, detection, segmentation)
 SECTIONS = list(
     dict.fromkeys(
         part
@@ -27,7 +27,7 @@ SECTIONS = list(
         if inspect.isclass(part) and issubclass(part, Section)
     )
 )
-SHARED = {Section, Config, schema.ModelConfig, schema.DataConfig}  # what the tasks' own sections extend
+SHARED = {Section, Config, schema.ModelConfig, schema.DataConfig, augment.AugmentConfig}  # what the tasks' own sections extend
 
 
 def _config(**changes):
@@ -198,13 +198,13 @@ def test_averaging_without_recalibration_is_refused_with_the_remedy():
 @pytest.mark.parametrize(
     ("section", "built"),
     [
-        (detection.DetectionAugmentConfig, AugmentPolicy),
-        (detection.PostprocessConfig, Postprocess),
-        (segmentation.SegmentationAugmentConfig, MaskPolicy),
+        (detection.DetectionAugmentConfig, preset_policy("standard", "detection")),
+        (detection.PostprocessConfig, Postprocess()),
+        (segmentation.SegmentationAugmentConfig, preset_policy("standard", "segmentation")),
     ],
 )
 def test_defaults_are_those_of_what_is_built_from_them(section, built):
-    assert section().model_dump() == dataclasses.asdict(built())
+    assert section().model_dump() == dataclasses.asdict(built)
 
 
 def test_the_defaults_of_the_optimizer_are_those_of_the_recipe():

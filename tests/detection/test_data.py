@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from densenet_suite.augment import AugmentPolicy
+from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.data import DetectionData, DetectionSamples, Sample, collate
 from densenet_suite.detection.layout import CocoFile
@@ -110,7 +110,7 @@ def test_grey_models_get_one_band(painted):
 
 @pytest.mark.parametrize("index", range(5))
 def test_augmented_boxes_follow_the_pixels_in_pictures_of_any_shape(painted, index):
-    policy = AugmentPolicy(brightness=0, contrast=0, saturation=0, hue=0, vertical_flip=0.5)
+    policy = AugmentPolicy(flip=0.5, vertical_flip=0.5, scale=(0.5, 1.6))
     samples = _samples(painted, policy)
     for epoch in range(8):
         sample = samples[SampleKey(epoch, index)]
@@ -126,7 +126,7 @@ def test_augmented_boxes_follow_the_pixels_in_pictures_of_any_shape(painted, ind
 def test_a_draw_is_a_function_of_seed_epoch_and_index(synthetic):
     def draw(seed=0, epoch=0, index=0):
         source = read_coco("train", synthetic / "annotations/instances_train.json", synthetic / "images/train")
-        samples = DetectionSamples(source, SIZE, 3, FILL, AugmentPolicy(), seed)
+        samples = DetectionSamples(source, SIZE, 3, FILL, preset_policy("standard", "detection"), seed)
         return samples[SampleKey(epoch, index)].image
 
     assert torch.equal(draw(), draw())

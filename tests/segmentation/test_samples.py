@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
-from densenet_suite.augment import MaskAugment, MaskPolicy
+from densenet_suite.augment import AugmentPolicy
+from densenet_suite.augment.masks import MaskAugment
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.geometry import resize
@@ -27,8 +28,8 @@ from densenet_suite.segmentation.structures import MaskClasses
 pytestmark = pytest.mark.filterwarnings(f"ignore::{NotGeoreferencedWarning.__module__}.NotGeoreferencedWarning")
 
 SIZE = (50, 70)
-SHAPES = MaskPolicy(brightness=0, contrast=0, saturation=0, hue=0)
-STILL = MaskPolicy(flip=0, scale=(1, 1), brightness=0, contrast=0, saturation=0, hue=0)
+SHAPES = AugmentPolicy(flip=0.5, scale=(0.7, 1.4))
+STILL = AugmentPolicy()
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def test_a_crop_by_its_window_is_the_crop_of_the_whole(tmp_path, suffix, crop):
         arrays, masks, normalization, dtype = *_noise(5, np.int16, 3000), DEEP, np.float32
         arrays[0][20:, :30] = -9999
     source = _set(tmp_path, arrays, masks, suffix, nodata=-9999)
-    augment = _augment(normalization, MaskPolicy(rotate90=0.5, rotate=20, elastic=1), crop, dtype)
+    augment = _augment(normalization, AugmentPolicy(flip=0.5, scale=(0.7, 1.4), rotate90=0.5, rotate=20, elastic=1, brightness=0.2), crop, dtype)
     samples = SegmentationSamples(source, len(normalization.mean), normalization, augment=augment, crops=3, seed=7)
     for number in range(6):
         sample = samples[SampleKey(4, number)]

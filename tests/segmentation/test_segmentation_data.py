@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from densenet_suite.augment import MaskPolicy
+from densenet_suite.augment import AugmentPolicy
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.preprocess import Normalization
 from densenet_suite.segmentation.data import SegmentationData
@@ -161,7 +161,7 @@ def test_workers_change_nothing(painted):
 
 
 def test_rare_classes_are_seen_by_balance(painted):
-    still = MaskPolicy(scale=(1, 1))
+    still = AugmentPolicy(flip=0.5)
     shares = []
     for balance in (0.0, 1.0):
         loader = _data(painted, crop=(8, 8), augment=still, balance=balance, crops_per_image=20).train_dataloader()
@@ -259,7 +259,7 @@ def test_images_of_another_depth_than_the_network_was_made_for_are_refused(paint
 
 
 def test_what_lies_outside_is_the_mean_of_the_network(painted):
-    data = _data(painted, crop=(100, 100), augment=MaskPolicy(brightness=0, contrast=0, saturation=0, hue=0))
+    data = _data(painted, crop=(100, 100), augment=AugmentPolicy(flip=0.5, scale=(0.7, 1.4)))
     data.normalization = Normalization((0.2, 0.4, 0.6), (0.1,) * 3)
     batch = next(iter(data.train_dataloader()))
     outside = (batch.images == torch.tensor([51, 102, 153]).view(1, 3, 1, 1)).all(1)

@@ -1,23 +1,25 @@
 """Random changes of images together with their masks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from densenet_suite.augment import Cut, MaskAugment, MaskPolicy, cut_out
+from densenet_suite.augment import AugmentPolicy, preset_policy
+from densenet_suite.augment.masks import Cut, MaskAugment, cut_out
 
-STILL = MaskPolicy(flip=0, scale=(1, 1), brightness=0, contrast=0, saturation=0, hue=0)
-SHAPES_ONLY = MaskPolicy(
-    vertical_flip=0.5, rotate90=0.5, rotate=30, elastic=3, brightness=0, contrast=0, saturation=0, hue=0
-)
+STILL = AugmentPolicy()
+STANDARD = preset_policy("standard", "segmentation")
+SHAPES_ONLY = AugmentPolicy(flip=0.5, vertical_flip=0.5, rotate90=0.5, rotate=30, elastic=3, scale=(0.7, 1.4))
 CROP = (48, 64)
 SOURCE = (90, 110)
 
 
 def _policy(**changes):
-    return MaskPolicy(**{**STILL.__dict__, **changes})
+    return replace(STILL, **changes)
 
 
 def _middle(mask, size, rng):
@@ -58,7 +60,7 @@ def test_any_number_of_bands_and_classes_keeps_its_dtype_and_layout(bands, dtype
     image, mask = _scene(bands, dtype, 2)
     if planes:
         mask = np.stack([mask] * planes)
-    augment = _augment(MaskPolicy(vertical_flip=0.5, rotate90=0.5, rotate=20, elastic=2), bands, choose=_anywhere)
+    augment = _augment(replace(STANDARD, vertical_flip=0.5, rotate90=0.5, rotate=20, elastic=2), bands, choose=_anywhere)
     for seed in range(4):
         crop, labels = augment(image, mask, seed)
         assert (crop.shape, crop.dtype) == ((*CROP, bands), dtype)
@@ -120,8 +122,8 @@ def test_what_is_given_stays_as_it_is():
     image, mask = _scene()
     before = image.copy(), mask.copy()
     for seed in range(5):
-        _augment(MaskPolicy(rotate=30, elastic=3), choose=_anywhere)(image, mask, seed)
-        _augment(MaskPolicy(), crop=SOURCE)(image, mask, seed)
+        _augment(replace(STANDARD, rotate=30, elastic=3), choose=_anywhere)(image, mask, seed)
+        _augment(STANDARD, crop=SOURCE)(image, mask, seed)
     assert (image == before[0]).all()
     assert (mask == before[1]).all()
 
@@ -315,7 +317,7 @@ def test_the_bands_change_alike():
 
 def test_a_seed_decides_everything():
     image, mask = _scene()
-    policy = MaskPolicy(rotate90=0.5, rotate=20, elastic=2)
+    policy = replace(STANDARD, rotate90=0.5, rotate=20, elastic=2)
     first = _augment(policy, choose=_anywhere)
     for seed in (5, 6, 7):
         first(image, mask, seed)  # whatever was drawn before
@@ -327,14 +329,14 @@ def test_a_seed_decides_everything():
 
 def test_seeds_differ():
     image, mask = _scene()
-    augment = _augment(MaskPolicy(), choose=_anywhere)
+    augment = _augment(STANDARD, choose=_anywhere)
     assert len({augment(image, mask, seed)[0].tobytes() for seed in range(30)}) == 30
 
 
 class _Crops:
     """A dataset of one scene, cropped; a key is a seed."""
 
-    augment = _augment(MaskPolicy(rotate=20, elastic=2), choose=_anywhere)
+    augment = _augment(replace(STANDARD, rotate=20, elastic=2), choose=_anywhere)
 
     def __len__(self):
         return 8
