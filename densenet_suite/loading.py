@@ -224,10 +224,9 @@ def _told(error: RuntimeError, files: Sequence[Path]) -> Exception:
             hint="these were to be read next: is the drive they are on still there?",
         )
     ended = re.match(r"DataLoader worker \(pid.*?\) (is killed by signal: [^.]*|exited unexpectedly)", str(error))
-    if ended:
+    if ended:  # by what it was doing then, which may be any of the batches ahead
         return SuiteError(
             f"a process that reads pictures ended: it {ended[1]}",
-            where=where,
             hint="mostly the memory is too little for so many of them: lower data.workers, or data.cache_gb",
         )
     return error

@@ -30,7 +30,7 @@ CachePlace = Literal["ram", "disk"]
 logger = logging.getLogger(__name__)
 _VERSION = 1  # of what an entry means: raise it when decoding gives other pixels
 _MAGIC = b"DSPIXEL\x01"
-_HEADER = np.dtype([("magic", "S8"), ("key", "S16"), ("checksum", "<u8"), ("shape", "<u4", 3), ("unused", "S20")])
+_HEADER = np.dtype([("magic", "S8"), ("checksum", "<u8"), ("key", "S16"), ("shape", "<u4", 3), ("unused", "S20")])
 _ABANDONED = 3600  # seconds after which a file that was never finished is one that its process left behind
 
 
@@ -158,10 +158,10 @@ class DiskCache(PixelCache):
         try:
             header = content[: _HEADER.itemsize].view(_HEADER)[0]
             body = content[_HEADER.itemsize :]
-            sound = header["magic"] == _MAGIC and header["checksum"] == _checksum(body)
+            sound = header["magic"] == _MAGIC and header["checksum"] == _checksum(content)
             shape = _shape(header["shape"])
             array = body[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
-        except ValueError:  # it is cut off
+        except (ValueError, IndexError):  # it is cut off
             sound = False
         if not sound:
             logger.warning("a damaged entry of the cache is made again: %s", path)
@@ -172,7 +172,9 @@ class DiskCache(PixelCache):
         content = np.zeros(_HEADER.itemsize + -(-array.size // 8) * 8, np.uint8)
         body = content[_HEADER.itemsize :]
         body[: array.size] = array.reshape(-1)
-        content[: _HEADER.itemsize].view(_HEADER)[0] = (_MAGIC, key, _checksum(body), (*array.shape, 0)[:3], b"")
+        header = content[: _HEADER.itemsize].view(_HEADER)
+        header[0] = (_MAGIC, 0, key, (*array.shape, 0)[:3], b"")
+        header["checksum"] = _checksum(content)
         with self._used.get_lock():
             if not self._writes or self._used.value + content.size > self._limit:
                 return
@@ -214,9 +216,9 @@ def _digest(*parts: str) -> bytes:
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _checksum(body: Array) -> np.uint64:
-    """Return the sum of the bytes, eight at a time: damage is to be noticed, not malice, and in no time."""
-    return body.view(np.uint64).sum(dtype=np.uint64)
+def _checksum(content: Array) -> np.uint64:
+    """Return the sum of what stands behind it, eight bytes at a time: damage is to be noticed, not malice, and fast."""
+    return content[16:].view(np.uint64).sum(dtype=np.uint64)
 
 
 def _shape(stored: Any) -> tuple[int, ...]:

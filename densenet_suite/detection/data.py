@@ -14,6 +14,7 @@ from torch import Tensor
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.augment.capabilities import fit_to_data
 from densenet_suite.augment.detection import DetectionAugment
+from densenet_suite.batch import image_tensor, stack_images
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
@@ -110,7 +111,7 @@ class DetectionSamples(Samples[Sample]):
 
     def _sample(self, index: int, pixels: Array, boxes: Array, origins: Array) -> Sample:
         return Sample(
-            image=torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")),
+            image=image_tensor(np.ascontiguousarray(pixels)),
             boxes=torch.from_numpy(boxes.astype(np.float32)),
             labels=torch.from_numpy(self._labels(origins)),
             index=index,
@@ -150,7 +151,7 @@ class DetectionSamples(Samples[Sample]):
     def _labels(self, origins: Array) -> Array:
         """Return the label of each object, which is looked up where it comes from."""
         labels = np.empty(len(origins), np.int64)
-        for index in np.unique(origins[:, 0]):
+        for index in set(origins[:, 0].tolist()):
             entry = self.source.images[index]
             rows = origins[:, 0] == index
             labels[rows] = entry.objects.labels[_trained(entry)[origins[rows, 1]]]
@@ -173,7 +174,7 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
         boxes[i, : len(sample.boxes)] = sample.boxes
         labels[i, : len(sample.labels)] = sample.labels
     return DetectionBatch(
-        images=torch.stack([sample.image for sample in samples]),
+        images=stack_images([sample.image for sample in samples]),
         boxes=boxes,
         labels=labels,
         indices=torch.tensor([sample.index for sample in samples]),

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, default_collate
 
 from densenet_suite.augment.masks import Cut, MaskAugment, cut_out
 from densenet_suite.augment.segmentation import SegmentationAugment
+from densenet_suite.batch import image_tensor, stack_images
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.errors import DataError
 from densenet_suite.geometry import resize
@@ -125,8 +126,7 @@ class SegmentationSamples(Samples[Sample]):
         return mask
 
     def _sample(self, index: int, image: Array, mask: Array) -> Sample:
-        pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
-        return Sample(pixels, torch.from_numpy(np.array(mask, order="C")), index)
+        return Sample(image_tensor(np.ascontiguousarray(image)), torch.from_numpy(np.array(mask, order="C")), index)
 
     def _whole(self, index: int, mask: Array) -> tuple[Array, Array]:
         scene = self.source.scenes[index]
@@ -206,8 +206,8 @@ class SameSizeBatches(Sampler[list[SampleKey]]):
 def collate(samples: Sequence[Sample]) -> SegmentationBatch:
     """Put samples of one size into a batch."""
     return SegmentationBatch(
-        images=torch.stack([sample.image for sample in samples]),
-        masks=torch.stack([sample.mask for sample in samples]),
+        images=stack_images([sample.image for sample in samples]),
+        masks=default_collate([sample.mask for sample in samples]),
         indices=torch.tensor([sample.index for sample in samples]),
     )
 
