@@ -87,8 +87,9 @@ def test_a_worker_that_hangs_is_told_by_the_files_it_was_to_read():
 
 def test_a_worker_that_is_killed_is_told_plainly():
     samples = Numbers(12, {9: lambda: os.kill(os.getpid(), signal.SIGKILL)}, trains=False)
-    with pytest.raises(SuiteError, match=r"^a process that reads pictures ended: it (is killed|exited)") as caught, (
-        plain_worker_errors()
+    with (
+        pytest.raises(SuiteError, match=r"^a process that reads pictures ended: it (is killed|exited)") as caught,
+        plain_worker_errors(),
     ):
         _epoch(samples, 1, batch=6)
     (problem,) = caught.value.problems
