@@ -140,7 +140,7 @@ def test_too_many_damaged_pictures_stop_the_run(workers):
 
 
 def test_a_split_without_a_sound_picture_is_an_error():
-    with pytest.raises(DataError, match="no picture of the split can be decoded"):
+    with pytest.raises(DataError, match=r"no picture of the split can be decoded"):
         Numbers(1, _damaged(0), skip=True)[SampleKey(0, 0)]
 
 

@@ -1,7 +1,7 @@
 """Pictures on disk to batches of augmented samples: this package's loading against effdet's and torchvision's.
 
-Each side runs its own dataset, transforms and collation over the same files in one process: read, decode, mirror half of
-them, scale them to 0.1 to 2 times what just fits, crop or pad to a square, and batch them as 8 bits with boxes.
+Each side runs its own dataset, transforms and collation over the same files in one process: read, decode, mirror half
+of them, scale them to 0.1 to 2 times what just fits, crop or pad to a square, and batch them as 8 bits with boxes.
 Scale and crop are drawn anew in every pass. effdet's transforms leave colours alone, and resize half of the pictures
 bilinearly and half bicubically; ours are bilinear, so there is a row with effdet's made so too.
 
@@ -48,6 +48,7 @@ class Files:
 
     @classmethod
     def find(cls, root: Path, folder: Path) -> "Files":
+        """Merge the splits, into a file in `folder`."""
         merged: dict[str, list[Any]] = {"images": [], "annotations": []}
         for file in sorted((root / "annotations").glob("instances_*.json")):
             content = json.loads(file.read_text())
@@ -73,16 +74,19 @@ class Ours:
 
     @cached_property
     def samples(self) -> DetectionSamples:
+        """The samples, made on first use."""
         policy = AugmentPolicy(flip=0.5, scale=tuple(self.options.scale), **(COLOURS if self.colours else {}))
         return self._samples(policy)
 
     def __call__(self) -> None:
+        """Make all batches of an epoch."""
         self.epoch += 1
         for start in range(0, len(self.source), self.options.batch):
             numbers = range(start, min(start + self.options.batch, len(self.source)))
             collate([self.samples[SampleKey(self.epoch, number)] for number in numbers])
 
     def still(self) -> Batches:
+        """Return the pictures one by one, at a fixed scale."""
         samples = self._samples(AugmentPolicy(scale=STILL))
         for number in range(len(self.source)):
             batch = collate([samples[SampleKey(0, number)]])
@@ -113,12 +117,14 @@ class Effdet:
         self.still_transform = lambda image, target: ImageToNumpy()(*resized(image, target))
 
     def __call__(self) -> None:
+        """Make all batches of an epoch."""
         self.dataset.transform = self.transform
         for start in range(0, len(self.dataset), self.batch):
             numbers = range(start, min(start + self.batch, len(self.dataset)))
             self.collate([self.dataset[number] for number in numbers])
 
     def still(self) -> Batches:
+        """Return the pictures one by one, at a fixed scale."""
         self.dataset.transform = self.still_transform
         for number in range(len(self.dataset)):
             images, target = self.collate([self.dataset[number]])
@@ -151,6 +157,7 @@ class Torchvision:
         self.still_transform = v2.Compose([v2.ScaleJitter(size, STILL, antialias=True), *framed])
 
     def sample(self, number: int, transform: Callable[..., Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Make a sample."""
         from torchvision import tv_tensors
         from torchvision.io import ImageReadMode, decode_image, read_file
 
@@ -166,6 +173,7 @@ class Torchvision:
         return transform(image, target)
 
     def __call__(self) -> None:
+        """Make all batches of an epoch."""
         for start in range(0, len(self.entries), self.batch):
             numbers = range(start, min(start + self.batch, len(self.entries)))
             samples = [self.sample(number, self.transform) for number in numbers]
@@ -174,6 +182,7 @@ class Torchvision:
             padded([target["labels"][:, None] for _, target in samples])
 
     def still(self) -> Batches:
+        """Return the pictures one by one, at a fixed scale."""
         for number in range(len(self.entries)):
             image, target = self.sample(number, self.still_transform)
             yield image[None], [target["boxes"]]

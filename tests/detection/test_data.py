@@ -427,7 +427,7 @@ def test_by_default_a_damaged_picture_stops_the_run(photos):
 def test_pictures_that_are_damaged_in_numbers_are_an_error_before_training(photos):
     for number in (3, 4):
         (photos / "images" / "train" / f"{number}.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="2 of 120 pictures cannot be decoded, more than the 1%"):
+    with pytest.raises(DataError, match=r"2 of 120 pictures cannot be decoded, more than the 1%"):
         _data(photos, holdout=0.0, reading=Reading(skip_damaged=True)).split("train")
 
 
@@ -467,5 +467,5 @@ def test_a_folder_may_be_a_link(photos, tmp_path):
 
 def test_memory_cannot_be_shared_by_processes_that_are_not_forked(photos, monkeypatch):
     monkeypatch.setattr("multiprocessing.get_start_method", lambda: "spawn")
-    with pytest.raises(ConfigError, match="data.cache: ram needs worker processes that share memory"):
+    with pytest.raises(ConfigError, match=r"data\.cache: ram needs worker processes that share memory"):
         _data(photos, holdout=0.0, workers=1, reading=Reading("ram")).train_dataloader()
