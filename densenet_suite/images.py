@@ -20,6 +20,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from densenet_suite.errors import DataError
@@ -245,7 +246,7 @@ def _record(path: Path, image: Image.Image) -> ImageRecord:
 
 def _jpeg_pixels(image: Image.Image, by: int) -> np.ndarray[Any, Any] | None:
     """Decode a JPEG as it is stored; None where it is none, or OpenCV will not, so that Pillow may say why."""
-    if image.format != "JPEG" or image.mode not in ("L", "RGB") or image.fp is None:
+    if not isinstance(image, JpegImageFile) or image.format != "JPEG" or image.mode not in ("L", "RGB"):
         return None
     image.fp.seek(0)
     return decode_jpeg(image.fp.read(), len(image.mode), by)

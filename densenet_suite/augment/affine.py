@@ -1,7 +1,7 @@
 """Straight changes of shape as one matrix [3 3], of (x, y, 1) in pixels, where the corner of an image is (0, 0).
 
-The centre of its first pixel is (0.5, 0.5) then, as for boxes. OpenCV counts from that centre, and what is said to it is
-shifted here.
+The centre of its first pixel is (0.5, 0.5) then, as for boxes. OpenCV counts from that centre, and what is said to it
+is shifted here.
 """
 
 import math

@@ -7,6 +7,7 @@ number of the user's own is refused.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from densenet_suite.augment.policy import AugmentPolicy, Task
 from densenet_suite.augment.presets import preset_policy
@@ -35,7 +36,7 @@ class Needs:
 CAPABILITIES = {
     "saturation": Needs(dtypes=("uint8",), bands=(3,), instead="use augment.contrast, which changes any bands"),
     "hue": Needs(dtypes=("uint8",), bands=(3,), instead="use augment.brightness, which changes any bands"),
-    "gamma": Needs(dtypes=("uint8",), instead="use augment.contrast, which knows no largest value"),
+    "gamma": Needs(dtypes=("uint8",), instead="use augment.contrast, which needs no largest value"),
     "compression": Needs(dtypes=("uint8",), bands=(1, 3), instead="use augment.blur, which works on any bands"),
     "elastic": Needs("segmentation", "the box of an object that is bent is not known", instead="use augment.rotate"),
     "mixup": Needs("detection", "a pixel of a mask is of one class", instead="use augment.copy_paste"),
@@ -87,11 +88,10 @@ def fit_to_data(policy: AugmentPolicy, task: Task, dtype: str, bands: int) -> tu
     if not missing:
         return policy, ""
     kinds = dict.fromkeys(_needed(CAPABILITIES[key]) for key in missing)
-    parts = [
-        f"{' and '.join(key for key in missing if _needed(CAPABILITIES[key]) == kind)} ({kind})" for kind in kinds
-    ]
+    parts = [f"{' and '.join(key for key in missing if _needed(CAPABILITIES[key]) == kind)} ({kind})" for kind in kinds]
     left_out = f"augment.preset {policy.preset} without {', '.join(parts)}: images are {_shown(dtype, bands)}"
-    return replace(policy, **dict.fromkeys(missing, 0.0)), left_out
+    nothing: dict[str, Any] = dict.fromkeys(missing, 0.0)
+    return replace(policy, **nothing), left_out
 
 
 def _impossible(policy: AugmentPolicy, dtype: str, bands: int) -> Iterator[str]:

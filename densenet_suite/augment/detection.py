@@ -93,15 +93,16 @@ class DetectionAugment:
         if len(mix.parts) == 1:
             image, objects = self._picture(pictures, mix.parts[0][0], policy, self.canvas)
         else:
-            image, objects = np.empty((*self.canvas, len(self.fill)), np.uint8), []
+            image = np.empty((*self.canvas, len(self.fill)), np.uint8)
+            seen = []
             for part, area in mix.parts:
-                image[area.slices], seen = self._picture(pictures, part, policy, (area.height, area.width))
-                objects.append(seen.moved(area.top, area.left))
-            objects = Objects.joined(objects)
+                image[area.slices], found = self._picture(pictures, part, policy, (area.height, area.width))
+                seen.append(found.moved(area.top, area.left))
+            objects = Objects.joined(seen)
         if mix.through:
-            behind, seen = self._picture(pictures, mix.through, policy, self.canvas)
+            behind, found = self._picture(pictures, mix.through, policy, self.canvas)
             image = cv2.addWeighted(image, 0.5, behind, 0.5, 0).reshape(image.shape)
-            objects = Objects.joined([objects, seen])
+            objects = Objects.joined([objects, found])
         if mix.pasted:
             image, objects = self._pasted(image, objects, pictures, mix.pasted, policy, mix.chosen)
         if mix.erased:
@@ -115,10 +116,12 @@ class DetectionAugment:
     def _drawn(
         self, source: tuple[int, int], seed: int, policy: AugmentPolicy, canvas: tuple[int, int]
     ) -> tuple[Plan, randaugment.Operations]:
-        rng = np.random.default_rng((seed, 1))
-        operations = randaugment.draw_operations(policy, canvas, np.uint8, len(self.fill), rng)
+        operations = randaugment.NOTHING
+        if policy.randaugment:
+            rng = np.random.default_rng((seed, 1))
+            operations = randaugment.draw_operations(policy, canvas, np.uint8, len(self.fill), rng)
         rng = np.random.default_rng((seed, 0))
-        return Plan.draw(source, canvas, policy, rng, operations=operations, fitted=self.canvas), operations
+        return Plan.draw(source, canvas, policy, rng, operations.warp, fitted=self.canvas), operations
 
     def _picture(
         self, pictures: Pictures, part: Part, policy: AugmentPolicy, canvas: tuple[int, int]
@@ -126,7 +129,9 @@ class DetectionAugment:
         """Return one picture on a canvas, or on an area of it, and the objects in sight."""
         plan, operations = self._drawn(pictures.size(part.index), part.seed, policy, canvas)
         pixels = pictures.pixels(part.index, plan.least)
-        recolour = partial(self._recoloured, policy=policy, colours=operations.colours, seed=part.seed)
+        recolour = None
+        if operations.colours or photometry.changes_colours(policy):
+            recolour = partial(self._recoloured, policy=policy, colours=operations.colours, seed=part.seed)
         boxes = plan.boxes(pictures.boxes(part.index).reshape(-1, 4))
         objects = Objects.in_sight(boxes, part.index, canvas, policy.min_visibility)
         return plan.image(pixels, self.fill, recolour), objects
@@ -153,6 +158,7 @@ class DetectionAugment:
             # what comes along in the boxes of others is an object too, and all of it is pasted
             left = ~taken & (found.covered(cover) >= max(policy.min_visibility, 1e-6))
             taken |= left
+        taken &= found.covered(cover) > 0  # an outline may lie outside where its box does not
         image = np.where(cover[:, :, None], other, image)
         return image, Objects.joined([objects.behind(cover, policy.min_visibility), found.taken(taken)])
 

@@ -1,10 +1,11 @@
 """The only module that knows albumentations: what it is asked for, and its traps shut.
 
 Of version 2.0.8: it gives the same draws in every worker and every epoch, and seeds all transforms of a pipeline alike
-(here each has a seed of its own, from the sample's); it clips floats above 1 (they never come here for their colours); it
-fills at most four bands, and the border of a mask with class 0 (borders are filled before it warps); it warns of an
-argument that it does not know and goes on (here that is an error); it asks the network for its newest version when it is
-imported (here it does not). Masks come as uint8 only, boxes and labels not at all: where those go follows from a plan.
+(here each has a seed of its own, from the sample's); it clips floats above 1 (they never come here for their colours);
+it fills at most four bands, and the border of a mask with class 0 (borders are filled before it warps); it warns of an
+argument that it does not know and goes on (here that is an error); it asks the network for its newest version when it
+is imported (here it does not). Its `Normalize` takes the first band's numbers for all where some are missing, and is
+not used: the network normalises. Masks come as uint8 only, boxes and labels not at all: where those go, a plan says.
 """
 
 import os

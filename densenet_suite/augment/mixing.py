@@ -16,7 +16,8 @@ _ERASED = (0.02, 0.2)  # share of the canvas
 _ASPECT = 3.3
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """A picture, and the seed of its own changes."""
 
     index: int
@@ -50,15 +51,13 @@ class Mix:
     """
 
     parts: tuple[tuple[Part, Area], ...]
-    through: Part | None
-    pasted: Part | None
-    chosen: int
-    erased: Area | None
+    through: Part | None = None
+    pasted: Part | None = None
+    chosen: int = 0
+    erased: Area | None = None
 
 
-def draw_mix(
-    policy: AugmentPolicy, pictures: int, canvas: tuple[int, int], seed: int, epoch: int, index: int
-) -> Mix:
+def draw_mix(policy: AugmentPolicy, pictures: int, canvas: tuple[int, int], seed: int, epoch: int, index: int) -> Mix:
     """Draw what a sample is made of; partners are any of the pictures, itself too.
 
     Args:
@@ -69,17 +68,19 @@ def draw_mix(
         epoch: of the sample.
         index: of the sample, the first picture.
     """
+    first = Part(index, derive_seed(seed, Stream.SAMPLE, epoch, index))
+    parts: tuple[tuple[Part, Area], ...] = ((first, Area(0, 0, *canvas)),)
+    if not (policy.mosaic or policy.mixup or policy.copy_paste or policy.cutout):
+        return Mix(parts)
     rng = np.random.default_rng(derive_seed(seed, Stream.PARTNERS, epoch, index))
 
     def partner() -> Part:
         return Part(int(rng.integers(pictures)), int(rng.integers(2**63)))
 
-    first = Part(index, derive_seed(seed, Stream.SAMPLE, epoch, index))
-    parts: tuple[tuple[Part, Area], ...] = ((first, Area(0, 0, *canvas)),)
     if rng.random() < policy.mosaic and min(canvas) >= 4:
-        areas = _quadrants(canvas, rng)
-        parts = tuple(zip((first, partner(), partner(), partner()), rng.permutation(areas).tolist(), strict=True))
-        parts = tuple((part, Area(*area)) for part, area in parts)
+        areas, order = _quadrants(canvas, rng), rng.permutation(4)
+        several = (first, partner(), partner(), partner())
+        parts = tuple((part, areas[corner]) for part, corner in zip(several, order, strict=True))
     through = partner() if rng.random() < policy.mixup else None
     pasted = partner() if rng.random() < policy.copy_paste else None
     erased = _rectangle(canvas, rng) if rng.random() < policy.cutout else None

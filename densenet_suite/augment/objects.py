@@ -30,13 +30,14 @@ class Objects(NamedTuple):
     @classmethod
     def in_sight(cls, boxes: Array, index: int, canvas: tuple[int, int], least: float) -> Self:
         """Return what of boxes, mapped to a canvas of (height, width), lies on it; less than `least` is dropped."""
-        clipped = np.clip(boxes, 0, np.array(canvas[::-1] * 2, np.float64))
-        sides = clipped[:, 2:] - clipped[:, :2]
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        shares = np.divide(sides.prod(1), areas, out=np.zeros(len(boxes)), where=areas > 0)
-        kept = np.flatnonzero((sides >= _SMALLEST).all(1) & (shares >= least))
-        origins = np.stack([np.full(len(kept), index), kept], 1).astype(np.int64)
-        return cls(clipped[kept], origins, shares[kept])
+        clipped = boxes.clip(0, np.array(canvas[::-1] * 2, np.float64))
+        width, height = (clipped[:, 2:] - clipped[:, :2]).T
+        whole_width, whole_height = (boxes[:, 2:] - boxes[:, :2]).T
+        left, areas = width * height, whole_width * whole_height
+        kept = np.flatnonzero((width >= _SMALLEST) & (height >= _SMALLEST) & (left >= least * areas))
+        origins = np.empty((len(kept), 2), np.int64)
+        origins[:, 0], origins[:, 1] = index, kept
+        return cls(clipped[kept], origins, left[kept] / areas[kept])
 
     @classmethod
     def joined(cls, several: Sequence["Objects"]) -> Self:

@@ -1,9 +1,9 @@
 """Colours: one matrix and one table for 8-bit pictures, the bands' own unit for all others.
 
-Brightness, contrast and saturation are those of torchvision and albumentations (`adjust_brightness` and so on), and all
-three, with the hue, are affine in (red, green, blue): so they are one product, a tenth of the time of one after the other,
-and nothing is clipped or rounded between them. The hue turns about the grey axis; where the colour circle of HSV is meant,
-a third of it takes red to green here as there.
+Brightness, contrast and saturation are those of torchvision and albumentations (`adjust_brightness` and so on). All
+three, and the hue, are affine in (red, green, blue): so they are one product and one pass over the pixels, and nothing
+is clipped or rounded between them. The hue turns about the grey axis: grey stays grey, and a third of the circle takes
+red to green, as in HSV; in between it keeps the sum of the three, where HSV keeps the largest.
 """
 
 import math
@@ -21,7 +21,16 @@ Array = np.ndarray[Any, Any]
 
 CHANCE = 0.8  # of a change of colours, of 8-bit grey or colour
 _RARELY = 0.5  # of blur, noise and compression, each
+_AFFINE = ("brightness", "contrast", "saturation", "hue")
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+_SAME = {bands: np.eye(bands) for bands in (1, 3)}
+_ACROSS = np.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+
+
+def changes_colours(policy: AugmentPolicy) -> bool:
+    """Say whether a policy changes any."""
+    return any(getattr(policy, key) for key in ("gamma", *_AFFINE, "blur", "noise", "compression"))
 
 
 def recoloured(image: Array, policy: AugmentPolicy, spread: Array, rng: np.random.Generator) -> Array:
@@ -38,7 +47,7 @@ def recoloured(image: Array, policy: AugmentPolicy, spread: Array, rng: np.rando
         limit = math.log1p(policy.gamma)
         table = 255 * (np.arange(256) / 255) ** math.exp(rng.uniform(-limit, limit))
         image = cv2.LUT(image, table.round().astype(np.uint8)).reshape(image.shape)
-    limits = {key: getattr(policy, key) for key in ("brightness", "contrast", "saturation", "hue")}
+    limits = {key: getattr(policy, key) for key in _AFFINE}
     if any(limits.values()) and (not _is_photo(image) or rng.random() < CHANCE):
         image = shifted(image, {key: rng.uniform(-limit, limit) for key, limit in limits.items()}, spread)
     if policy.blur and rng.random() < _RARELY:
@@ -74,21 +83,21 @@ def _is_photo(image: Array) -> bool:
 def _photo_shifted(image: Array, changes: Mapping[str, float]) -> Array:
     bands = image.shape[2]
     grey = _GREY if bands == 3 else np.ones(1)
-    matrix = np.eye(bands) * (1 + changes.get("brightness", 0.0))
+    matrix = _SAME[bands] * (1 + changes.get("brightness", 0.0))
     offset = 0.0
     if contrast := changes.get("contrast", 0.0):
         mean = float(grey @ matrix @ np.array(cv2.mean(image)[:bands]))
         matrix, offset = matrix * (1 + contrast), -contrast * mean
     if bands == 3 and (saturation := changes.get("saturation", 0.0)):
-        matrix = ((1 + saturation) * np.eye(3) - saturation * np.outer(np.ones(3), grey)) @ matrix
+        matrix = ((1 + saturation) * _SAME[3] - saturation * grey) @ matrix
     if bands == 3 and (hue := changes.get("hue", 0.0)):
         matrix = _about_grey(hue) @ matrix
-    affine = np.concatenate([matrix, np.full((bands, 1), offset)], 1)
-    return cv2.transform(image, affine.astype(np.float32)).reshape(image.shape)
+    affine = np.empty((bands, bands + 1), np.float32)
+    affine[:, :bands], affine[:, bands] = matrix, offset
+    return cv2.transform(image, affine).reshape(image.shape)
 
 
 def _about_grey(share: float) -> Array:
     """Return the turn [3 3] about (1, 1, 1) that takes red towards green, by a share of the whole turn (Rodrigues)."""
     angle = 2 * math.pi * share
-    across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    return math.cos(angle) * np.eye(3) + math.sin(angle) * across + (1 - math.cos(angle)) / 3 * np.ones((3, 3))
+    return math.cos(angle) * _SAME[3] + math.sin(angle) / math.sqrt(3) * _ACROSS + (1 - math.cos(angle)) / 3

@@ -17,7 +17,6 @@ import numpy as np
 from densenet_suite.augment import affine
 from densenet_suite.augment.pixels import mirrored, padded, shrink_or_enlarge, turned
 from densenet_suite.augment.policy import AugmentPolicy
-from densenet_suite.augment.randaugment import Operations, draw_operations
 from densenet_suite.geometry import Letterbox
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +45,7 @@ class Span(NamedTuple):
         return self.extent / self.length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The geometry of one picture in one sample.
 
@@ -75,8 +74,8 @@ class Plan:
         canvas: tuple[int, int],
         policy: AugmentPolicy,
         rng: np.random.Generator,
+        warp: Array | None = None,
         *,
-        operations: Operations | None = None,
         fitted: tuple[int, int] | None = None,
     ) -> Self:
         """Draw a plan.
@@ -86,7 +85,7 @@ class Plan:
             canvas: (height, width) of the result.
             policy: how much may change.
             rng: what is random.
-            operations: of RandAugment, those of shape among them.
+            warp: what turns and shears it further, [3 3] of (x, y, 1) about the middle of the canvas.
             fitted: the canvas that scale 1 just fits, where it is not this one, but one of which this is a part.
         """
         zoom = float(rng.uniform(*policy.scale))
@@ -95,13 +94,11 @@ class Plan:
         resized = Letterbox.fit(source, fitting, zoom).resized
         rows, columns = (Span.draw(*side, rng) for side in zip(source, resized, frame, strict=True))
         vertical, horizontal = rng.random() < policy.vertical_flip, rng.random() < policy.flip
-        warp = None
         if policy.rotate:
-            warp = affine.about(affine.rotation(rng.uniform(-policy.rotate, policy.rotate)), canvas)
-        if operations and operations.warp is not None:
-            own = affine.about(operations.warp, canvas)
-            warp = own if warp is None else own @ warp
-        return cls(source, canvas, rows, columns, quarters, vertical, horizontal, warp)
+            turn = affine.rotation(rng.uniform(-policy.rotate, policy.rotate))
+            warp = turn if warp is None else warp @ turn
+        about = None if warp is None else affine.about(warp, canvas)
+        return cls(source, canvas, rows, columns, quarters, vertical, horizontal, about)
 
     @property
     def least(self) -> tuple[int, int]:
@@ -122,8 +119,9 @@ class Plan:
             columns.offset - columns.start * columns.scale,
             rows.offset - rows.start * rows.scale,
         )
-        upright = affine.turning(self.quarters, self._frame) @ scaled
-        placed = affine.mirroring(self.vertical, self.horizontal, self.canvas) @ upright
+        placed = affine.turning(self.quarters, self._frame) @ scaled if self.quarters else scaled
+        if self.vertical or self.horizontal:
+            placed = affine.mirroring(self.vertical, self.horizontal, self.canvas) @ placed
         return placed if self.warp is None else self.warp @ placed
 
     def image(self, pixels: Array, fill: Sequence[float], change: Change | None = None) -> Array:
@@ -142,7 +140,8 @@ class Plan:
         piece = shrink_or_enlarge(pixels[top:bottom, left:right], self.rows.extent, self.columns.extent)
         piece = change(piece) if change else piece
         whole = padded(piece, self.rows.offset, self.columns.offset, self._frame, fill)
-        return mirrored(turned(whole, self.quarters), self.vertical, self.horizontal)
+        whole = turned(whole, self.quarters)
+        return mirrored(whole, self.vertical, self.horizontal, in_place=not np.may_share_memory(whole, pixels))
 
     def boxes(self, boxes: Array) -> Array:
         """Map boxes [n 4], xyxy in pixels of the file, to the canvas; they may stick out of it."""

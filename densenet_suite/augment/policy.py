@@ -19,7 +19,8 @@ class AugmentPolicy:
         flip: probability of a horizontal mirror image.
         vertical_flip: probability of a vertical one, for pictures without an up, such as slides and aerial images.
         rotate90: probability of a turn by 0 to 3 quarters; with both flips at 0.5 all eight positions are alike (D4).
-        rotate: largest turn in degrees, both ways. What turns into view is the picture around it.
+        rotate: largest turn in degrees, both ways. What turns into view is the picture around it. The box of what is
+            turned is that around its turned box, and so larger: a square's by a fifth at 15 degrees.
         scale: smallest and largest size. Of detection relative to just fitting the canvas, all equally likely as in
             EfficientDet's code; 0.1 to 2 is the large-scale jitter of Ghiasi et al., arXiv:2012.07177, sec. 3. Of
             segmentation relative to the file's, halving as likely as doubling. What is larger is cropped, what is
@@ -73,6 +74,8 @@ class AugmentPolicy:
 
     def in_epoch(self, epoch: int, epochs: int | None) -> Self:
         """Return what holds in one of the epochs 0..epochs-1: in the last ones nothing strong; None for no end."""
-        if epochs is None or epoch < epochs - self.plain_epochs:
-            return self
+        return self if epochs is None or epoch < epochs - self.plain_epochs else self.plain()
+
+    def plain(self) -> Self:
+        """Return it without what is strong."""
         return replace(self, cutout=0.0, randaugment=0, mosaic=0.0, mixup=0.0, copy_paste=0.0)

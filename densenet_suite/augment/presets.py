@@ -40,7 +40,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "blur": 0.7,
         "compression": 0.3,
     },
-    # after nnU-Net (Isensee et al., arXiv:1904.08128, suppl. sec. 4), but for mirror images: left is not right in a body
+    # after nnU-Net (Isensee et al., arXiv:1904.08128), but for mirror images: left is not right in a body
     "medical": {"rotate": 15.0, "brightness": 0.15, "contrast": 0.25, "gamma": 0.3, "blur": 1.0, "noise": 0.1},
     # cells and tissue: no up, no straight lines, stains and focus vary
     "microscopy": {

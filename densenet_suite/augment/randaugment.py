@@ -41,6 +41,9 @@ class Operations:
     colours: tuple[tuple[str, float], ...]
 
 
+NOTHING = Operations(None, ())
+
+
 def available(dtype: Any, bands: int) -> tuple[str, ...]:
     """Return the operations that such pixels allow."""
     eight = np.dtype(dtype) == np.uint8 and bands in (1, 3)
@@ -89,4 +92,6 @@ def _warp(name: str, amount: float, canvas: tuple[int, int]) -> Array:
     if name.startswith("shear"):
         return affine.shearing(*((amount * _SHEAR, 0.0) if name == "shear_x" else (0.0, amount * _SHEAR)))
     height, width = canvas
-    return affine.scaling(1, 1, *((amount * _SHIFT * width, 0) if name == "translate_x" else (0, amount * _SHIFT * height)))
+    return affine.scaling(
+        1, 1, *((amount * _SHIFT * width, 0) if name == "translate_x" else (0, amount * _SHIFT * height))
+    )

@@ -37,7 +37,7 @@ class SegmentationAugment:
         self.one = one
         self.seed = seed
         self.epochs = epochs
-        self._plain = one.changed(one.policy.in_epoch(0, 0), one.crop)
+        self._plain = one.changed(one.policy.plain(), one.crop)
 
     def sample(self, scenes: Scenes, epoch: int, index: int) -> tuple[Array, Array]:
         """Return the crop of an epoch that has this number, [h w c], and its mask, [h w] or [k h w]."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.augment.detection import DetectionAugment
+from densenet_suite.sampling import Stream, derive_seed
 
 STILL = AugmentPolicy()
 STANDARD = preset_policy("standard", "detection")
@@ -95,7 +96,9 @@ def test_a_horizontal_flip_mirrors_left_and_right():
 def test_a_vertical_flip_mirrors_top_and_bottom():
     box = (10, 20, 40, 50)
     image = _painted(box, CANVAS)
-    flipped, boxes, _ = DetectionAugment(_policy(vertical_flip=1), CANVAS, (0, 0, 0))(image, np.array([box], np.float64), 0)
+    flipped, boxes, _ = DetectionAugment(_policy(vertical_flip=1), CANVAS, (0, 0, 0))(
+        image, np.array([box], np.float64), 0
+    )
     assert (flipped == image[::-1]).all()
     np.testing.assert_allclose(boxes, [[10, 14, 40, 44]], atol=1e-4)
 
@@ -213,3 +216,129 @@ def test_any_shape_of_image_fills_the_canvas(source, augment):
 def test_an_image_without_objects_stays_one(photo, augment):
     _, boxes, rows = augment(photo, NO_BOXES, 0)
     assert (boxes.shape, rows.shape) == ((0, 4), (0,))
+
+
+# samples of several pictures
+
+
+class _Flat:
+    """Pictures of one grey each, with a box in the middle."""
+
+    greys = (40, 90, 140, 190, 240)
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return len(self.greys)
+
+    def size(self, index):
+        return SOURCE
+
+    def pixels(self, index, at_least):
+        self.read.append((index, at_least))
+        return np.full((*SOURCE, 3), self.greys[index], np.uint8)
+
+    def boxes(self, index):
+        return np.array([[40.0, 30, 70, 50]])
+
+    def polygons(self, index, row):
+        return ()
+
+
+def _sample(policy, epoch=0, index=0, *, epochs=None, seed=0, pictures=None):
+    return DetectionAugment(policy, CANVAS, (7, 8, 9), seed, epochs).sample(pictures or _Flat(), epoch, index)
+
+
+def test_a_sample_of_one_picture_is_that_picture_changed_by_its_own_seed(photo):
+    class _Photo(_Flat):
+        def pixels(self, index, at_least):
+            return photo
+
+    seed = derive_seed(5, Stream.SAMPLE, 2, 3)
+    image, boxes, rows = DetectionAugment(STANDARD, CANVAS, (7, 8, 9))(photo, _Flat().boxes(0), seed)
+    sample = _sample(STANDARD, 2, 3, seed=5, pictures=_Photo())
+    assert (sample.image == image).all()
+    assert (sample.boxes == boxes).all()
+    assert sample.origins.tolist() == [[3, row] for row in rows.tolist()]
+
+
+def test_a_mosaic_shows_four_pictures_that_meet_in_one_place():
+    policy = _policy(mosaic=1, scale=(2, 2))  # so that each fills its part
+    for epoch in range(10):
+        grey = _sample(policy, epoch).image[..., 0].astype(int)
+        row, column = np.abs(np.diff(grey, axis=0)).max(1), np.abs(np.diff(grey, axis=1)).max(0)
+        assert np.count_nonzero(row) <= 1  # one line across, and one down
+        assert np.count_nonzero(column) <= 1
+        corners = grey[[0, 0, -1, -1], [0, -1, 0, -1]]
+        assert 40 in corners  # the sample itself
+        assert set(corners.tolist()) <= set(_Flat.greys)
+
+
+def test_mixup_is_half_of_each_with_the_boxes_of_both():
+    pictures = _Flat()
+    sample = _sample(_policy(mixup=1), pictures=pictures)
+    (first, _), (second, _) = pictures.read
+    middle = sample.image[32, 48].astype(float)
+    assert middle == pytest.approx(np.full(3, (_Flat.greys[first] + _Flat.greys[second]) / 2), abs=0.51)
+    assert sample.origins.tolist() == [[first, 0], [second, 0]]
+
+
+def test_an_object_whose_outline_is_out_of_sight_is_not_pasted():
+    class _Outlined(_Flat):
+        def polygons(self, index, row):
+            return [np.array([[200.0, 200], [220, 200], [200, 220]])]  # not where its box is
+
+    for epoch in range(10):
+        sample = _sample(_policy(copy_paste=1), epoch, pictures=_Outlined())
+        assert sample.origins.tolist() == [[0, 0]]
+        assert set(np.unique(sample.image[..., 0]).tolist()) <= {40, 7}
+
+
+def test_what_is_erased_is_the_filling_and_what_it_hides_has_no_box():
+    hidden = 0
+    for epoch in range(60):
+        sample = _sample(_policy(cutout=1, min_visibility=0.5), epoch)
+        erased = (sample.image == (7, 8, 9)).all(-1)
+        whole = _sample(_policy(), epoch)
+        erased &= (whole.image == 40).all(-1)  # that is not padding
+        x1, y1, x2, y2 = whole.boxes[0].round().astype(int)
+        left = 1 - erased[y1:y2, x1:x2].mean()
+        if abs(left - 0.5) > 0.1:
+            assert len(sample.boxes) == (left > 0.5)
+            hidden += left < 0.5
+    assert hidden > 3
+
+
+def test_the_last_epochs_have_one_picture_each():
+    policy = _policy(mosaic=1, mixup=1, copy_paste=1, cutout=1, randaugment=2, plain_epochs=2)
+    read = []
+    for epoch in range(5):
+        pictures = _Flat()
+        _sample(policy, epoch, epochs=5, pictures=pictures)
+        read.append(len(pictures.read))
+    assert read == [6, 6, 6, 1, 1]
+
+
+def test_a_small_picture_is_asked_for_no_larger_than_it_is_seen():
+    pictures = _Flat()
+    _sample(_policy(scale=(0.25, 0.25)), pictures=pictures)
+    assert pictures.read == [(0, (16, 22))]
+
+
+def test_pixels_that_are_kept_by_the_reader_are_never_changed():
+    kept = np.random.default_rng(0).integers(0, 256, (*CANVAS, 3), dtype=np.uint8)
+
+    class _Kept(_Flat):
+        def size(self, index):
+            return CANVAS
+
+        def pixels(self, index, at_least):
+            return kept
+
+    before = kept.copy()
+    strong = replace(preset_policy("strong", "detection"), scale=(1, 1))
+    for policy in (_policy(cutout=1), _policy(copy_paste=1), _policy(flip=0.5, mixup=1), strong):
+        for epoch in range(8):
+            _sample(policy, epoch, pictures=_Kept())
+    assert (kept == before).all()

@@ -60,7 +60,9 @@ def test_any_number_of_bands_and_classes_keeps_its_dtype_and_layout(bands, dtype
     image, mask = _scene(bands, dtype, 2)
     if planes:
         mask = np.stack([mask] * planes)
-    augment = _augment(replace(STANDARD, vertical_flip=0.5, rotate90=0.5, rotate=20, elastic=2), bands, choose=_anywhere)
+    augment = _augment(
+        replace(STANDARD, vertical_flip=0.5, rotate90=0.5, rotate=20, elastic=2), bands, choose=_anywhere
+    )
     for seed in range(4):
         crop, labels = augment(image, mask, seed)
         assert (crop.shape, crop.dtype) == ((*CROP, bands), dtype)

@@ -27,7 +27,13 @@ SECTIONS = list(
         if inspect.isclass(part) and issubclass(part, Section)
     )
 )
-SHARED = {Section, Config, schema.ModelConfig, schema.DataConfig, augment.AugmentConfig}  # what the tasks' own sections extend
+SHARED = {
+    Section,
+    Config,
+    schema.ModelConfig,
+    schema.DataConfig,
+    augment.AugmentConfig,
+}  # what the tasks' own sections extend
 
 
 def _config(**changes):

@@ -136,6 +136,55 @@ def test_a_draw_is_a_function_of_seed_epoch_and_index(synthetic):
     assert not torch.equal(draw(), draw(epoch=1))
 
 
+def test_labels_are_those_of_the_objects_own_picture_whatever_is_mixed(tmp_path):
+    # each object's grey tells its label; crowd regions and boxes outside stand between them
+    (tmp_path / "images").mkdir()
+    images, annotations, labels = [], [], iter(range(20))
+    for i in range(4):
+        pixels = np.zeros((50, 80, 3), np.uint8)
+        for column in range(3):
+            label = next(labels)
+            pixels[10:40, 25 * column + 5 : 25 * column + 25] = 20 * (label + 1)
+            box, crowd = [25 * column + 5, 10, 20, 30], {"image_id": i, "category_id": 12, "iscrowd": 1}
+            annotations += [
+                {"bbox": [0, 0, 80, 50], **crowd},
+                {"bbox": box, "image_id": i, "category_id": label, "segmentation": [[]] if column else []},
+            ]
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 50, "width": 80})
+    annotations = [{"id": number, **annotation} for number, annotation in enumerate(annotations)]
+    categories = [{"id": label, "name": f"c{label:02}"} for label in range(13)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    source = read_coco("train", tmp_path / "a.json", tmp_path / "images")
+    policy = AugmentPolicy(flip=0.5, scale=(0.8, 1.6), mosaic=0.5, copy_paste=0.7, cutout=0.3, min_visibility=0.6)
+    samples = DetectionSamples(source, (64, 96), 3, (0, 0, 0), policy, 0)
+    seen = set()
+    for epoch in range(30):
+        sample = samples[SampleKey(epoch, epoch % 4)]
+        for (x1, y1, x2, y2), label in zip(sample.boxes.tolist(), sample.labels.tolist(), strict=True):
+            shown = sample.image[0, round(y1) : round(y2), round(x1) : round(x2)].numpy()
+            assert (np.abs(shown.astype(int) - 20 * (label + 1)) <= 2).mean() > 0.4  # most of what is not erased
+            seen.add(label)
+    assert seen == set(range(12))
+
+
+def test_outlines_are_those_of_the_objects_that_are_trained_on(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    triangle, line = [1, 1, 20, 1, 1, 20], [1, 1, 20, 1]
+    boxes = {"bbox": [1, 1, 19, 19], "image_id": 1, "category_id": 1}
+    annotations = [
+        {"id": 1, **boxes, "iscrowd": 1, "segmentation": {"size": [30, 40], "counts": [1200]}},
+        {"id": 2, **boxes, "segmentation": [triangle, line]},
+        {"id": 3, **boxes},
+    ]
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "a.json").write_text(json.dumps({**content, "annotations": annotations}))
+    samples = DetectionSamples(read_coco("train", tmp_path / "a.json", tmp_path), SIZE, 3, FILL, None, 0)
+    assert [outline.tolist() for outline in samples.polygons(0, 0)] == [[[1, 1], [20, 1], [1, 20]]]
+    assert samples.polygons(0, 1) == []
+
+
 def test_a_picture_that_has_changed_since_is_noticed(tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (40, 30)).save(tmp_path / "images" / "a.png")
@@ -197,6 +246,36 @@ def test_splits_are_found_below_the_root(synthetic):
     data = _data(synthetic)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "val": 5, "test": 3}
     assert data.classes == data.split("val").classes == ClassTable.numbered(["disc", "square", "triangle", "star"])
+
+
+def test_what_grey_pictures_do_not_allow_is_left_out_and_said_once(synthetic, caplog):
+    data = _data(synthetic, bands=1)
+    with caplog.at_level(logging.INFO, "densenet_suite"):
+        for _ in range(2):
+            data.train_dataloader()
+    said = [record.message for record in caplog.records if "augment" in record.message]
+    assert said == [
+        "augment.preset standard without saturation and hue (8 bits and 3 bands): images are uint8 of 1 band"
+    ]
+
+
+def test_a_change_of_ones_own_that_grey_pictures_do_not_allow_is_refused(synthetic):
+    data = _data(synthetic, bands=1, augment=AugmentPolicy(hue=0.1))
+    with pytest.raises(
+        ConfigError, match=r"augment\.hue 0\.1 needs 8 bits and 3 bands; these images are uint8 of 1 ba"
+    ):
+        data.train_dataloader()
+
+
+def test_the_last_epochs_of_a_run_are_plain(synthetic):
+    policy = AugmentPolicy(cutout=1.0, plain_epochs=1)
+    samples = _data(synthetic, augment=policy, epochs=3).train_dataloader().dataset
+    erased = [
+        (samples[SampleKey(epoch, 0)].image.permute(1, 2, 0) == torch.tensor(samples.fill)).all(-1).sum()
+        for epoch in range(3)
+    ]
+    assert erased[0] > erased[2]
+    assert erased[1] > erased[2]
 
 
 def test_workers_change_nothing(synthetic):

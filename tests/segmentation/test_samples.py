@@ -171,7 +171,12 @@ def test_a_crop_by_its_window_is_the_crop_of_the_whole(tmp_path, suffix, crop):
         arrays, masks, normalization, dtype = *_noise(5, np.int16, 3000), DEEP, np.float32
         arrays[0][20:, :30] = -9999
     source = _set(tmp_path, arrays, masks, suffix, nodata=-9999)
-    augment = _augment(normalization, AugmentPolicy(flip=0.5, scale=(0.7, 1.4), rotate90=0.5, rotate=20, elastic=1, brightness=0.2), crop, dtype)
+    augment = _augment(
+        normalization,
+        AugmentPolicy(flip=0.5, scale=(0.7, 1.4), rotate90=0.5, rotate=20, elastic=1, brightness=0.2),
+        crop,
+        dtype,
+    )
     samples = SegmentationSamples(source, len(normalization.mean), normalization, augment=augment, crops=3, seed=7)
     for number in range(6):
         sample = samples[SampleKey(4, number)]

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from densenet_suite.augment import AugmentPolicy
+from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.preprocess import Normalization
+from densenet_suite.sampling import SampleKey
 from densenet_suite.segmentation.data import SegmentationData
 from densenet_suite.segmentation.structures import MaskClasses, SegmentationBatch
 
@@ -343,3 +344,31 @@ def test_real_data_is_cropped_and_evaluated(data_folder, name, options, bands, c
     whole = next(iter(data.val_dataloader()))
     assert whole.images.shape[-2:] == whole.masks.shape[-2:]
     assert set(whole.masks.unique().tolist()) <= {*range(classes), 255}
+
+
+# what the images allow
+
+
+def test_what_these_images_do_not_allow_is_left_out_of_a_preset_and_said_once(tmp_path, caplog):
+    _paint(tmp_path, "train", 8, bands=1)
+    data = _data(tmp_path, augment=preset_policy("microscopy", "segmentation"))
+    with caplog.at_level(logging.INFO, "densenet_suite"):
+        for _ in range(2):
+            data.train_dataloader()
+    said = [record.message for record in caplog.records if "augment" in record.message]
+    assert said == [
+        "augment.preset microscopy without saturation and hue (8 bits and 3 bands): images are uint8 of 1 band"
+    ]
+
+
+def test_a_change_of_ones_own_that_these_images_do_not_allow_is_refused(tmp_path):
+    _paint(tmp_path, "train", 8, bands=1)
+    data = _data(tmp_path, augment=AugmentPolicy(saturation=0.3))
+    with pytest.raises(ConfigError, match=r"augment\.saturation 0\.3 needs 8 bits and 3 bands; these images are uint8"):
+        data.train_dataloader()
+
+
+def test_the_last_epochs_of_a_run_are_plain(painted):
+    data = _data(painted, crop=(16, 16), augment=AugmentPolicy(cutout=1.0, plain_epochs=1), epochs=3)
+    samples = data.train_dataloader().dataset
+    assert [bool((samples[SampleKey(epoch, 0)].mask == 255).any()) for epoch in range(3)] == [True, True, False]
