@@ -1,8 +1,8 @@
 """Errors for users: each says what is wrong, where, and what to do, and carries the exit code of the command line."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeVar
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,24 @@ class SuiteError(Exception):
     def __init__(self, what: str | Sequence[Problem], *, where: str | None = None, hint: str | None = None):
         self.problems = (Problem(what, where, hint),) if isinstance(what, str) else tuple(what)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def at(self, place: str) -> Self:
+        """Return the same error with a further place: what was being done when it came up."""
+        problems = (replace(p, where=place if p.where is None else f"{p.where}; {place}") for p in self.problems)
+        return _restored(type(self), tuple(problems))
+
+    def __reduce__(self) -> Any:
+        """Let it pass from one process to another whole."""
+        return _restored, (type(self), self.problems), {"__notes__": getattr(self, "__notes__", [])}
+
+
+E = TypeVar("E", bound=SuiteError)
+
+
+def _restored(kind: type[E], problems: tuple[Problem, ...]) -> E:
+    error = kind.__new__(kind)
+    SuiteError.__init__(error, problems)
+    return error
 
 
 class ConfigError(SuiteError, ValueError):

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from densenet_suite.damaged import DAMAGE_HINT, too_many
 from densenet_suite.errors import DataError, Problem
 
 Severity = Literal["error", "warning", "note"]
@@ -50,11 +52,17 @@ class Findings:
     Args:
         where: the file or folder that they are in.
         stops: whether `raise_errors` raises; a check of the data goes on to see what else there is.
+        skip_damaged: whether pictures that cannot be decoded are left out, and counted, rather than an error.
+
+    Attributes:
+        damaged: the pictures that are left out: the file, and why.
     """
 
-    def __init__(self, where: str, *, stops: bool = True):
+    def __init__(self, where: str, *, stops: bool = True, skip_damaged: bool = False):
         self.where = where
         self.stops = stops
+        self.skip_damaged = skip_damaged
+        self.damaged: list[dict[str, str]] = []
         self._found: dict[str, Finding] = {}
 
     def error(self, check: str, what: str, hint: str | None = None) -> None:
@@ -85,6 +93,17 @@ class Findings:
         for problem in error.problems:
             place = f": {problem.where}" if problem.where else ""
             self.error(kind, problem.what + place, problem.hint)
+
+    def leave_out(self, path: Path, why: str) -> None:
+        """Record a picture that cannot be decoded."""
+        self.damaged.append({"file": str(path), "why": why})
+        self.warning("image-damaged", f"{path} is left out: {why}")
+
+    def check_damaged(self, images: int) -> None:
+        """Record an error where more of the pictures are damaged than may be left out."""
+        problem = too_many(len(self.damaged), images)
+        if problem:
+            self.error("images-damaged", problem, DAMAGE_HINT)
 
     def raise_errors(self) -> None:
         """Stop where there are errors.

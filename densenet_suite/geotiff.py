@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from densenet_suite.errors import DataError
-from densenet_suite.images import ImageRecord
+from densenet_suite.images import DamagedImageError, ImageRecord
 
 Array = np.ndarray[Any, Any]
 
@@ -45,7 +45,7 @@ def open_geotiff(path: Path) -> Any:
     """Open a file to read; rasterio's dataset closes itself at the end of a `with` block.
 
     Raises:
-        DataError: the file is damaged.
+        DamagedImageError: the file is damaged.
     """
     import rasterio
 
@@ -56,7 +56,7 @@ def open_geotiff(path: Path) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Bound GDAL's memory, and turn its errors into a DataError with the name of the file.
+    """Bound GDAL's memory, and turn its errors into a DamagedImageError with the name of the file.
 
     Whatever reads pixels belongs into such a block: the bound does not outlive it.
     """
@@ -66,7 +66,7 @@ def reading(path: Path) -> Iterator[None]:
         with rasterio.Env(GDAL_CACHEMAX=_CACHE):
             yield
     except rasterio.errors.RasterioError as error:
-        raise DataError(f"image file is damaged: {error}", where=str(path)) from error
+        raise DamagedImageError(f"image file is damaged: {error}", where=str(path)) from error
 
 
 def describe_geotiff(path: Path, dataset: Any) -> tuple[ImageRecord, list[int], bool]:

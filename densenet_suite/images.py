@@ -1,7 +1,10 @@
 """Image files to arrays, by one set of rules for training, evaluation and prediction.
 
 The array is upright (the EXIF orientation is applied), RGB or grey, and has the file's own depth. Palettes and CMYK
-become RGB; an alpha channel is dropped and the colours below it kept. A damaged file is an error, never half a picture.
+become RGB; an alpha channel is dropped and the colours below it kept. A file that is cut off or does not decode is an
+error, never half a picture.
+
+OpenCV decodes JPEGs, to the same pixels as Pillow (see `jpeg`), and Pillow everything else.
 """
 
 import glob
@@ -17,9 +20,12 @@ from typing import IO, Any
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from densenet_suite.errors import DataError
+from densenet_suite.jpeg import decode_jpeg, reduction
+from densenet_suite.pixel_cache import PixelCache
 
 # what Pillow's TIFF reader logs as an error it also raises, and that is told here
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
@@ -30,6 +36,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 _SCALE_DOWN = "scale the file to 8 bits in the way that suits it, for example: gdal_translate -ot Byte -scale"
+
+
+class DamagedImageError(DataError):
+    """A picture that is missing, empty, cut off or no picture: `data.damaged: skip` leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +65,25 @@ def read_header(path: Path | str) -> ImageRecord:
         return _record(path, image)
 
 
-def read_image(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
+def read_image(path: Path | str, at_least: tuple[int, int] | None = None) -> tuple[np.ndarray[Any, Any], ImageRecord]:
     """Decode a file to an array [h w c] of uint8, uint16 or float32, upright; c is 1 or 3.
 
+    Args:
+        path: of the file.
+        at_least: (height, width) that is enough: the array may be smaller than the record says, see
+            `jpeg.reduction`. None for the whole picture.
+
     Raises:
-        DataError: the file is missing, empty, damaged, not an image, has several pages, more than 100 million pixels,
-            or colours of 16 bits, which Pillow would cut to 8.
+        DamagedImageError: the file is missing, empty, damaged or not an image.
+        DataError: it has several pages, more than 100 million pixels, or colours of 16 bits, which Pillow cuts to 8.
     """
     path = Path(path)
     with open_image(path) as image:
         record = _record(path, image)
         if record.dtype == "uint16" and image.mode not in _SIXTEEN_BIT:
             raise DataError("colours have 16 bits, of which 8 would be lost", where=str(path), hint=_SCALE_DOWN)
-        upright = ImageOps.exif_transpose(image)
-        if image.mode in _SIXTEEN_BIT:
-            array = np.asarray(upright)
-            if array.min() < 0 or array.max() > 65535:
-                raise DataError(f"{image.mode} image holds values outside 0..65535", where=str(path))
-            array = array.astype(np.uint16)
-        elif image.mode == "F":
-            array = np.array(upright, dtype=np.float32)
-        elif record.bands == 1:
-            array = np.array(upright.convert("L"))
-        else:
-            array = np.array(_without_alpha(upright).convert("RGB"))
+        array = _jpeg_pixels(image, reduction(path, (record.height, record.width), at_least))
+        array = _pixels(image, record) if array is None else _upright(array, record.orientation)
     if array.ndim == 2:
         array = array[:, :, None]
     return np.ascontiguousarray(array), record
@@ -103,19 +108,53 @@ def read_deep_png(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
     return np.ascontiguousarray(_upright(colours, record.orientation)), record
 
 
-def read_pixels(path: Path | str, bands: int) -> tuple[np.ndarray[Any, Any], ImageRecord]:
+def read_pixels(
+    path: Path | str, bands: int, at_least: tuple[int, int] | None = None
+) -> tuple[np.ndarray[Any, Any], ImageRecord]:
     """Decode a file to uint8 [h w bands]: grey is repeated for 3 bands, colour becomes luma for 1.
+
+    Args:
+        path: of the file.
+        bands: 1 or 3.
+        at_least: as in `read_image`.
 
     Raises:
         DataError: as `read_image`, and for pixels of more than 8 bits, which are never cut down unasked.
     """
-    array, record = read_image(path)
+    array, record = read_image(path, at_least)
     check_depth(record)
     if bands == 3 and array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
     elif bands == 1 and array.shape[2] == 3:
         array = np.array(Image.fromarray(array).convert("L"))[:, :, None]
     return array, record
+
+
+def read_cached(
+    cache: PixelCache | None, path: Path, bands: int, size: tuple[int, int], at_least: tuple[int, int] | None = None
+) -> np.ndarray[Any, Any]:
+    """Return `read_pixels` of a picture of known size, from the cache where it is there; it is not to be changed.
+
+    Args:
+        cache: None for none.
+        path: of the file.
+        bands: 1 or 3.
+        size: (height, width) that the picture had when its labels were checked.
+        at_least: as in `read_image`.
+
+    Raises:
+        DataError: as `read_pixels`, and for a picture that has another size now.
+    """
+
+    def read() -> np.ndarray[Any, Any]:
+        pixels, record = read_pixels(path, bands, at_least)
+        if (record.height, record.width) != size:
+            raise DataError("the picture has another size than when training began", where=str(path))
+        return pixels
+
+    if cache is None:
+        return read()
+    return cache.get(path, f"pixels of {bands} bands at 1/{reduction(path, size, at_least)}", read)
 
 
 def check_depth(record: ImageRecord) -> None:
@@ -154,11 +193,12 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """Open a file with Pillow, without decoding it; what fails inside the block is told as what is wrong with the file.
 
     Raises:
-        DataError: the file is missing, empty, damaged, not an image, has several pages or more than 100 million pixels.
+        DamagedImageError: the file is missing, empty, damaged or not an image.
+        DataError: it has several pages or more than 100 million pixels.
     """
     try:
         if path.stat().st_size == 0:
-            raise DataError("image file is empty", where=str(path))
+            raise DamagedImageError("image file is empty", where=str(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the stricter one
             with Image.open(path) as image:
@@ -167,15 +207,15 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError("image file does not exist", where=str(path)) from None
+        raise DamagedImageError("image file does not exist", where=str(path)) from None
     except Image.DecompressionBombError as error:
         raise DataError(
             f"image is larger than {MAX_PIXELS:,} pixels: {error}", where=str(path), hint="cut it into tiles"
         ) from None
     except UnidentifiedImageError:
-        raise DataError("file is not an image of a known kind", where=str(path)) from None
+        raise DamagedImageError("file is not an image of a known kind", where=str(path)) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
-        raise DataError(f"image file is damaged: {error}", where=str(path)) from error
+        raise DamagedImageError(f"image file is damaged: {error}", where=str(path)) from error
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -202,6 +242,29 @@ def _record(path: Path, image: Image.Image) -> ImageRecord:
         width, height = height, width
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode in _SIXTEEN_BIT
     return ImageRecord(path, height, width, 1 if grey else 3, dtype, orientation)
+
+
+def _jpeg_pixels(image: Image.Image, by: int) -> np.ndarray[Any, Any] | None:
+    """Decode a JPEG as it is stored; None where it is none, or OpenCV will not, so that Pillow may say why."""
+    if not isinstance(image, JpegImageFile) or image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return None
+    image.fp.seek(0)
+    return decode_jpeg(image.fp.read(), len(image.mode), by)
+
+
+def _pixels(image: Image.Image, record: ImageRecord) -> np.ndarray[Any, Any]:
+    """Decode a picture with Pillow, upright."""
+    upright = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT:
+        array = np.asarray(upright)
+        if array.min() < 0 or array.max() > 65535:
+            raise DataError(f"{image.mode} image holds values outside 0..65535", where=str(record.path))
+        return array.astype(np.uint16)
+    if image.mode == "F":
+        return np.array(upright, dtype=np.float32)
+    if record.bands == 1:
+        return np.array(upright.convert("L"))
+    return np.array(_without_alpha(upright).convert("RGB"))
 
 
 def _dtype(image: Image.Image) -> str:

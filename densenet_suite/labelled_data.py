@@ -1,21 +1,22 @@
 """What datasets of every task have in common: splits that are read when they are asked for, hold-out, and loaders."""
 
 import logging
+import multiprocessing
 import os
-import signal
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 import lightning as L
-import torch
 from torch.utils.data import DataLoader
 
-from densenet_suite.errors import DataError
+from densenet_suite.damaged import DamagedImages
+from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
+from densenet_suite.pixel_cache import CachePlace, DiskCache, PixelCache, RamCache, cache_folder
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
@@ -32,11 +33,31 @@ class Split(Protocol):
     def paths(self) -> Sequence[Path]:
         """The image files."""
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """All files that are read, labels too."""
+
     def __len__(self) -> int:
         """Return the number of images."""
 
 
 S = TypeVar("S", bound=Split)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a dataset are read; nothing of it changes a sample, but for damaged pictures.
+
+    Attributes:
+        cache: where decoded training pictures are kept: "ram", "disk", or None for nowhere.
+        cache_gb: size of the cache.
+        skip_damaged: whether pictures that cannot be decoded are left out and counted, see `loading.Samples`; if not,
+            the first stops the run.
+    """
+
+    cache: CachePlace | None = None
+    cache_gb: float = 4.0
+    skip_damaged: bool = False
 
 
 class LabelledData(L.LightningDataModule, ABC, Generic[S]):
@@ -48,15 +69,20 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
         holdout: share of the training images that is validated on where there is no val split.
         workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
             changes nothing but the speed.
+        reading: how files are read.
     """
 
-    def __init__(self, root: str | Path, batch: int, holdout: float, workers: int | None):
+    def __init__(
+        self, root: str | Path, batch: int, holdout: float, workers: int | None, reading: Reading | None = None
+    ):
         super().__init__()
         self.root = Path(root)
         self.batch = batch
         self.holdout = holdout
-        self.workers = workers
+        self._workers = workers
+        self.reading = reading or Reading()
         self._read: dict[str, S] = {}
+        self.damaged: dict[str, DamagedImages] = {}
 
     @abstractmethod
     def has_files(self, name: str) -> bool:
@@ -147,15 +173,51 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
         """The number of this process, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def loading(self) -> dict[str, Any]:
-        """Return the arguments that all loaders share."""
-        workers = _suitable_workers(self.trainer) if self.workers is None else self.workers
-        return {
-            "num_workers": workers,
-            "pin_memory": torch.cuda.is_available(),
-            "persistent_workers": workers > 0,
-            "worker_init_fn": _outlive_one_signal,
-        }
+    @property
+    def workers(self) -> int:
+        """Processes that read, of each loader."""
+        return _suitable_workers(self.trainer) if self._workers is None else self._workers
+
+    def make_cache(self, images: int) -> PixelCache | None:
+        """Return an empty cache for the training pictures, or what earlier runs have left of one; None for none.
+
+        Raises:
+            ConfigError: worker processes of this system cannot share memory, or there is not that much of it.
+        """
+        if self.reading.cache is None:
+            return None
+        limit = int(self.reading.cache_gb * 1e9) // self.place[1]
+        if self.reading.cache == "ram":
+            if self.workers and multiprocessing.get_start_method() != "fork":
+                raise ConfigError(
+                    "data.cache: ram needs worker processes that share memory, which those of this system do not",
+                    hint="data.cache=disk, or data.workers=0",
+                )
+            return RamCache(limit, images)
+        cache = DiskCache(cache_folder(self.root), limit)
+        logger.info("decoded pictures are kept in %s (up to %g GB)", cache.folder, self.reading.cache_gb)
+        return cache
+
+    def damage(self, name: str) -> DamagedImages | None:
+        """Return what takes down the damaged pictures of a split, under the policy to skip them; else None."""
+        if not self.reading.skip_damaged:
+            return None
+        if name not in self.damaged:
+            self.damaged[name] = DamagedImages(name, self.split(name).paths)
+        return self.damaged[name]
+
+    def note_damage(self) -> list[str]:
+        """Put pictures that turned out to be damaged among the findings of their splits; return a line for each."""
+        lines = []
+        for name, damage in self.damaged.items():
+            findings = self.split(name).findings
+            known = {Path(entry["file"]) for entry in findings.damaged}
+            for path in damage.found:
+                if path not in known:
+                    findings.leave_out(path, "it cannot be decoded")
+                    what = "other pictures take its place" if name == "train" else "its objects count as missed"
+                    lines.append(f"{name}: {path} cannot be decoded; {what}")
+        return lines
 
     def _get(self, name: str) -> S | None:
         if name in self._read:
@@ -163,14 +225,27 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
         if name != "test" and self.holdout > 0 and not self.has_files("val"):
             self._hold_out()
         elif self.has_files(name):
-            self._read[name] = self.read_split(name)
+            self._read[name] = self._read_inside(name)
         return self._read.get(name)
+
+    def _read_inside(self, name: str) -> S:
+        """Read a split, and refuse files that are links out of the dataset."""
+        split = self.read_split(name)
+        outside = linked_outside(split.files, self.root)
+        if outside:
+            more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+            raise DataError(
+                f"{outside[0]} is a link to {outside[0].resolve()}{more}: files of a dataset lie inside its folder",
+                where=str(self.root),
+                hint="copy them into it, or link their whole folder",
+            )
+        return split
 
     def _hold_out(self) -> None:
         """Divide the training split, where it can be, into one to train on and one to validate on."""
         if not self.has_files("train"):
             return
-        train = self._read["train"] = self.read_split("train")
+        train = self._read["train"] = self._read_inside("train")
         if len(train) > 1:
             self._read["train"], self._read["val"] = self.divide(train)
             logger.info(
@@ -180,6 +255,20 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
                 len(train),
                 self.holdout,
             )
+
+
+def linked_outside(files: Iterable[Path], root: Path) -> list[Path]:
+    """Return the files that are symbolic links to files outside a dataset's folder, and outside the one they are in.
+
+    A link of a whole folder is the user's own way to put a dataset together, and is followed.
+    """
+    inside = root.resolve()
+    links = (path for path in files if path.is_symlink())
+    return [
+        path
+        for path in links
+        if not any(path.resolve().is_relative_to(place) for place in (inside, path.parent.resolve()))
+    ]
 
 
 def _warn_of_shared_images(splits: Mapping[str, Split]) -> None:
@@ -194,17 +283,6 @@ def _warn_of_shared_images(splits: Mapping[str, Split]) -> None:
                     f"image {path.name} is in the train split too: its score will be too good",
                     "take it out of one of them",
                 )
-
-
-def _outlive_one_signal(worker: int) -> None:
-    """Leave the first signal that ends a run to the process that trains, which still needs its worker."""
-
-    def wait(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), wait)
 
 
 def _suitable_workers(trainer: L.Trainer | None) -> int:

@@ -23,6 +23,7 @@ class Stream(IntEnum):
     WEIGHTS = 3
     HOLDOUT = 4
     PARTNERS = 5
+    REPLACEMENT = 6
 
 
 def derive_seed(seed: int, stream: Stream, *position: int) -> int:

@@ -2,27 +2,27 @@
 
     python tools/benchmark.py parts
     python tools/benchmark.py parts --only loss assignment --batch 8 --json parts.jsonl
+    python tools/benchmark.py data
 
 `parts` runs the loss (forward and backward), the assignment of anchors and the post-processing against effdet, and the
 moving average of weights against timm's. Each pair is checked first, and a pair whose sides give different answers is
 not reported and makes the exit code 1; a pair whose peer is not installed is skipped.
 
-Times are CPU times of the process, for one call. Absolute times waver with the neighbours of a shared machine; a ratio
-does not, as each is one of a pair that ran within the same second. In every round another side begins. Where the peer
-does more than is compared, the row says so.
+`data` runs loading, from files to batches of augmented samples, against effdet's and torchvision's, and with a cache
+against itself without one; see `data_pairs.py`.
+
+Times are CPU times of the process, for one call or sample. Absolute times waver with the neighbours of a shared machine;
+a ratio does not, as each is one of a pair that ran within the same second. In every round another side begins. Where the
+peer does more than is compared, the row says so.
 """
 
 import argparse
 import json
 import os
-import platform
-import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +31,8 @@ from unittest.mock import patch
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+from data_pairs import DATA_PAIRS, DEFAULT_DATA
+from pairs import Pair, measure_all
 from torch import Tensor
 
 from densenet_suite import create_detector
@@ -44,19 +46,6 @@ from densenet_suite.detection.variants import DETECTORS
 from densenet_suite.training.averaging import EvaluationWeights
 
 MODEL = "efficientdet_d0"
-SHORTEST = 0.05  # seconds; what is quicker is called several times for one measurement
-PACKAGES = ("densenet-suite", "torch", "effdet", "timm")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two ways to one answer. `check` raises AssertionError where the answers differ."""
-
-    name: str
-    peer: str
-    ours: Callable[[], Any]
-    theirs: Callable[[], Any]
-    check: Callable[[], None]
 
 
 def main() -> None:
@@ -70,10 +59,18 @@ def main() -> None:
     parts.add_argument("--objects", type=int, default=12, help="at most so many in an image")
     parts.add_argument("--rounds", type=int, default=9)
     parts.add_argument("--json", type=Path, help="file to which the rows are added; without it they are printed")
+    data = commands.add_parser("data", help="pictures on disk to batches of augmented samples, and the cache")
+    data.add_argument("--only", nargs="+", choices=sorted(DATA_PAIRS), default=list(DATA_PAIRS))
+    data.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of a COCO dataset of JPEGs")
+    data.add_argument("--size", type=int, default=512, help="of the samples")
+    data.add_argument("--batch", type=int, default=16)
+    data.add_argument("--scale", type=float, nargs=2, default=(0.1, 2.0), help="relative to what just fits")
+    data.add_argument("--rounds", type=int, default=5)
+    data.add_argument("--json", type=Path, help="file to which the rows are added; without it they are printed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)  # effdet's torch.jit.script
-    rows, agree = measure_all(options)
+    rows, agree = measure_all(PAIRS[options.command], options)
     lines = [json.dumps(row) for row in rows]
     if options.json is None:
         print("\n" + "\n".join(lines))
@@ -81,50 +78,6 @@ def main() -> None:
         with options.json.open("a") as file:
             file.writelines(line + "\n" for line in lines)
     sys.exit(0 if agree else 1)
-
-
-def measure_all(options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
-    """Print the table; return its rows, and whether all answers agree."""
-    settings = {key: value for key, value in vars(options).items() if key not in ("only", "json")}
-    machine = {"machine": platform.machine(), "cpu": processor(), "cpus": os.cpu_count(), "versions": versions()}
-    print(f"{'part':12} {'peer':34} {'ours ms':>8} {'peer ms':>8}   ratio: min / median / max")
-    rows, agree = [], True
-    for name in options.only:
-        try:
-            for pair in PARTS[name](options):
-                pair.check()
-                ours, theirs = measure(pair.ours, pair.theirs, options.rounds)
-                ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
-                low, median, high = ratios[0], statistics.median(ratios), ratios[-1]
-                milliseconds = [1e3 * statistics.median(times) for times in (ours, theirs)]
-                print(f"{pair.name:12} {pair.peer:34}", "{:8.2f} {:8.2f}".format(*milliseconds), end="   ")
-                print(f"{low:.2f} / {median:.2f} / {high:.2f}", flush=True)
-                row = {"part": pair.name, "peer": pair.peer, "min": low, "median": median, "max": high}
-                rows.append(row | {"ours_s": ours, "peer_s": theirs} | settings | machine)
-        except ImportError as error:
-            print(f"{name:12} skipped: {error}")
-        except AssertionError as error:
-            agree = False
-            print(f"{name:12} NOT EQUAL: {error}")
-    return rows, agree
-
-
-def measure(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
-    """Return the CPU seconds of a call, for each round and side; every round begins with the other side."""
-    sides = (ours, theirs)
-    calls = [max(1, round(SHORTEST / seconds_of(side, 1))) for side in sides]
-    times: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds):
-        for side in (0, 1) if number % 2 else (1, 0):
-            times[side].append(seconds_of(sides[side], calls[side]))
-    return times
-
-
-def seconds_of(function: Callable[[], Any], calls: int) -> float:
-    started = time.process_time()
-    for _ in range(calls):
-        function()
-    return max(time.process_time() - started, 1e-9) / calls
 
 
 @dataclass(frozen=True)
@@ -296,24 +249,6 @@ def flat(levels: Sequence[Tensor], columns: int) -> Tensor:
     return torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, columns) for level in levels], 1)
 
 
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except ImportError:
-            continue
-    return found
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
 PARTS = {
     "loss": loss_pairs,
     "assignment": assignment_pairs,
@@ -321,6 +256,8 @@ PARTS = {
     "ema": average_pairs,
 }
 
+
+PAIRS = {"parts": PARTS, "data": DATA_PAIRS}
 
 if __name__ == "__main__":
     main()

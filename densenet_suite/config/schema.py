@@ -65,6 +65,12 @@ class DataConfig(Section):
     holdout: Share = 0.2  # share of the training images to validate on where there is no val split; 0: do not validate
     # processes that read images; null for none where the CPU trains, which needs its cores, and up to 8 beside a GPU
     workers: Annotated[int, Field(ge=0)] | None = None
+    # keep decoded training pictures in memory (ram), or also for later runs in ~/.cache/densenet_suite (disk); null: no
+    cache: Literal["ram", "disk"] | None = None
+    cache_gb: Positive = 4.0  # of it; what it has no room for is decoded each time
+    damaged: Literal["stop", "skip"] = (
+        "stop"  # skip: leave pictures out that cannot be decoded, up to 1 %, and list them
+    )
 
 
 class OptimizerConfig(Section):

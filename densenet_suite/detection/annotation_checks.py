@@ -17,7 +17,7 @@ from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objec
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import IMAGE_SUFFIXES, check_depth, read_header
+from densenet_suite.images import IMAGE_SUFFIXES, DamagedImageError, check_depth, read_header
 from densenet_suite.registry import did_you_mean
 
 
@@ -123,6 +123,9 @@ def check_headers(images: Sequence[ListedImage], findings: Findings) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         for image, found in zip(images, pool.map(header, images), strict=True):
+            if isinstance(found, DamagedImageError) and findings.skip_damaged:
+                findings.leave_out(image.path, found.problems[0].what)
+                continue
             if isinstance(found, DataError):
                 problem = found.problems[0]
                 check = "image-missing" if "does not exist" in problem.what else "image-unusable"
@@ -139,6 +142,7 @@ def check_headers(images: Sequence[ListedImage], findings: Findings) -> None:
                     if turned
                     else "boxes would lie elsewhere: export the annotations for these files",
                 )
+    findings.check_damaged(len(images))
 
 
 def note_unknown_class(what: str, name: str, classes: ClassTable, findings: Findings) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.augment.capabilities import fit_to_data
 from densenet_suite.augment.detection import DetectionAugment
+from densenet_suite.batch import image_tensor, stack_images
+from densenet_suite.damaged import DamagedImages
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
@@ -22,11 +23,13 @@ from densenet_suite.detection.layout import CocoFile, CsvFile, Format, SplitFile
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
-from densenet_suite.errors import ConfigError, DataError
+from densenet_suite.errors import ConfigError
 from densenet_suite.findings import Findings
 from densenet_suite.geometry import Letterbox
-from densenet_suite.images import read_pixels
-from densenet_suite.labelled_data import LabelledData
+from densenet_suite.images import read_cached
+from densenet_suite.labelled_data import LabelledData, Reading
+from densenet_suite.loading import AUGMENTING, READING, Loader, Samples
+from densenet_suite.pixel_cache import PixelCache
 from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard
 
 logger = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ class Sample:
     scale: tuple[float, float]
 
 
-class DetectionSamples(Dataset[Sample]):
+class DetectionSamples(Samples[Sample]):
     """The images of a split, as the network sees them.
 
     Args:
@@ -57,6 +60,8 @@ class DetectionSamples(Dataset[Sample]):
         policy: random changes; None for evaluation.
         seed: of the random changes.
         epochs: of the run, of which the last ones may be plain; None for no end.
+        cache: of decoded pictures.
+        damaged: takes down pictures that cannot be decoded, so that they are left out; None to stop at the first.
     """
 
     def __init__(
@@ -68,32 +73,51 @@ class DetectionSamples(Dataset[Sample]):
         policy: AugmentPolicy | None,
         seed: int,
         epochs: int | None = None,
+        *,
+        cache: PixelCache | None = None,
+        damaged: DamagedImages | None = None,
     ):
+        super().__init__(source.paths, seed, trains=policy is not None, damaged=damaged)
         self.source = source
         self.canvas = canvas
         self.bands = bands
         self.fill = tuple(fill)
         self.augment = DetectionAugment(policy, canvas, fill, seed, epochs) if policy else None
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        letterbox = Letterbox.fit(self.size(key.index), self.canvas)
-        if self.augment is None:
-            rows = _trained(self.source.images[key.index])
-            origins = np.stack([np.full(len(rows), key.index), np.arange(len(rows))], 1)
-            pixels = letterbox.image(self.pixels(key.index), self.fill)
-            boxes = letterbox.boxes(self.boxes(key.index))
-        else:
-            pixels, boxes, origins = self.augment.sample(self, key.epoch, key.index)
+    def image_of(self, index: int) -> int:
+        """Return the number itself: each picture is one sample."""
+        return index
+
+    def make(self, key: SampleKey) -> Sample:
+        """Make the sample of a picture, changed for training or as it is."""
+        if self.augment is not None:
+            return self._sample(key.index, *self.augment.sample(self, key.epoch, key.index))
+        return self._whole(key.index, self._letterbox(key.index).image(self.pixels(key.index), self.fill))
+
+    def make_empty(self, key: SampleKey) -> Sample:
+        """Make the sample of a picture that cannot be decoded: padding, on which its objects will be missed."""
+        return self._whole(key.index, np.full((*self.canvas, self.bands), self.fill, np.uint8))
+
+    def _whole(self, index: int, pixels: Array) -> Sample:
+        boxes = self.boxes(index)
+        origins = np.stack([np.full(len(boxes), index), np.arange(len(boxes))], 1)
+        return self._sample(index, pixels, self._letterbox(index).boxes(boxes), origins)
+
+    def _letterbox(self, index: int) -> Letterbox:
+        return Letterbox.fit(self.size(index), self.canvas)
+
+    def _sample(self, index: int, pixels: Array, boxes: Array, origins: Array) -> Sample:
         return Sample(
-            image=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            image=image_tensor(np.ascontiguousarray(pixels)),
             boxes=torch.from_numpy(boxes.astype(np.float32)),
             labels=torch.from_numpy(self._labels(origins)),
-            index=key.index,
-            size=self.size(key.index),
-            scale=letterbox.scale,
+            index=index,
+            size=self.size(index),
+            scale=self._letterbox(index).scale,
         )
 
     def size(self, index: int) -> tuple[int, int]:
@@ -102,15 +126,14 @@ class DetectionSamples(Dataset[Sample]):
         return entry.height, entry.width
 
     def pixels(self, index: int, at_least: tuple[int, int] | None = None) -> Array:
-        """Return a picture, uint8 [h w c].
+        """Return a picture, uint8 [h w c], of the file's size, or smaller but not below `at_least`; not to be changed.
 
         Raises:
             DataError: it cannot be read, or has changed since.
         """
-        entry = self.source.images[index]
-        pixels, record = read_pixels(entry.path, self.bands)
-        if (record.height, record.width) != (entry.height, entry.width):
-            raise DataError("the picture has another size than when training began", where=str(entry.path))
+        self.at_work(READING, index)
+        pixels = read_cached(self.cache, self.source.images[index].path, self.bands, self.size(index), at_least)
+        self.at_work(AUGMENTING, index)
         return pixels
 
     def boxes(self, index: int) -> Array:
@@ -129,7 +152,7 @@ class DetectionSamples(Dataset[Sample]):
     def _labels(self, origins: Array) -> Array:
         """Return the label of each object, which is looked up where it comes from."""
         labels = np.empty(len(origins), np.int64)
-        for index in np.unique(origins[:, 0]):
+        for index in set(origins[:, 0].tolist()):
             entry = self.source.images[index]
             rows = origins[:, 0] == index
             labels[rows] = entry.objects.labels[_trained(entry)[origins[rows, 1]]]
@@ -152,7 +175,7 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
         boxes[i, : len(sample.boxes)] = sample.boxes
         labels[i, : len(sample.labels)] = sample.labels
     return DetectionBatch(
-        images=torch.stack([sample.image for sample in samples]),
+        images=stack_images([sample.image for sample in samples]),
         boxes=boxes,
         labels=labels,
         indices=torch.tensor([sample.index for sample in samples]),
@@ -175,6 +198,7 @@ class DetectionData(LabelledData[DetectionSet]):
         epochs: of the run, of which the last ones may be plain; None for no end.
         workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
             changes nothing but the speed.
+        reading: how files are read.
         bands: 3, or 1 for grey.
         classes: of a trained model, with which the categories of the files are matched by name; None to take the
             training split's own.
@@ -196,11 +220,12 @@ class DetectionData(LabelledData[DetectionSet]):
         augment: AugmentPolicy | None = None,
         epochs: int | None = None,
         workers: int | None = None,
+        reading: Reading | None = None,
         bands: int = 3,
         classes: ClassTable | None = None,
         seed: int = 0,
     ):
-        super().__init__(root, batch, holdout, workers)
+        super().__init__(root, batch, holdout, workers, reading)
         self.size = size
         self.format = format
         self.augment = augment or preset_policy("standard", "detection")
@@ -226,7 +251,7 @@ class DetectionData(LabelledData[DetectionSet]):
         if left_out:
             logger.info("%s", left_out)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> Loader[DetectionBatch]:
         """Return augmented batches in an order of their own in each epoch; the rest that fills no batch is left out."""
         source = self.split("train")
         self.fit_augment()
@@ -237,12 +262,27 @@ class DetectionData(LabelledData[DetectionSet]):
                 hint=f"train.batch={max(1, len(source) // processes)}",
             )
         sampler = EpochSampler(len(source), self.seed, rank, processes)
-        return self._loader(source, sampler, self.augment, drop_last=True)
+        samples = DetectionSamples(
+            source,
+            self.size,
+            self.bands,
+            self.fill,
+            self.augment,
+            self.seed,
+            self.epochs,
+            cache=self.make_cache(len(source)),
+            damaged=self.damage("train"),
+        )
+        return Loader(samples, collate, self.workers, sampler=sampler, batch=self.batch, drop_last=True)
 
-    def eval_dataloader(self, split: str) -> DataLoader[Sample]:
+    def eval_dataloader(self, split: str) -> Loader[DetectionBatch]:
         """Return the images of any split, each once and unchanged."""
         source = self.split(split)
-        return self._loader(source, SequentialShard(len(source), *self.place), None, drop_last=False)
+        samples = DetectionSamples(
+            source, self.size, self.bands, self.fill, None, self.seed, damaged=self.damage(split)
+        )
+        sampler = SequentialShard(len(source), *self.place)
+        return Loader(samples, collate, self.workers, sampler=sampler, batch=self.batch)
 
     def has_files(self, name: str) -> bool:
         """Say whether there are files of a split."""
@@ -261,6 +301,7 @@ class DetectionData(LabelledData[DetectionSet]):
             train = self._get("train")
             classes = train.classes if train else None
         logger.info("the %s split is read as %s", name, files)
+        findings = findings or Findings(str(_place(files)), skip_damaged=self.reading.skip_damaged)
         if isinstance(files, CocoFile):
             return read_coco(name, files.annotations, files.images, classes, findings)
         if isinstance(files, VocFolder):
@@ -293,15 +334,9 @@ class DetectionData(LabelledData[DetectionSet]):
             self._found[name] = find_split(self.root, name, self.format)
         return self._found[name]
 
-    def _loader(
-        self, source: DetectionSet, sampler: Any, policy: AugmentPolicy | None, *, drop_last: bool
-    ) -> DataLoader[Sample]:
-        samples = DetectionSamples(source, self.size, self.bands, self.fill, policy, self.seed, self.epochs)
-        return DataLoader(
-            samples,
-            batch_size=self.batch,
-            sampler=sampler,
-            collate_fn=collate,
-            drop_last=drop_last,
-            **self.loading(),
-        )
+
+def _place(files: SplitFiles) -> Path:
+    """Return the file or folder that says what the pictures of a split show."""
+    if isinstance(files, CsvFile):
+        return files.table
+    return files.annotations if isinstance(files, CocoFile | VocFolder) else files.data

@@ -72,6 +72,11 @@ class DetectionSet:
         """The image files."""
         return tuple(image.path for image in self.images)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return self.paths
+
     def subset(self, name: str, indices: Sequence[int]) -> Self:
         """Return a part of it under another name."""
         return replace(self, name=name, images=tuple(self.images[i] for i in indices))
@@ -97,6 +102,7 @@ class DetectionSet:
             "crowd_regions": sum(int(image.objects.crowd.sum()) for image in self.images),
             "classes": {name: labels[i] for i, name in enumerate(self.classes.names)},
             "findings": self.findings.to_list(),
+            "damaged": self.findings.damaged,
         }
 
 

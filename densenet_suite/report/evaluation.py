@@ -8,8 +8,9 @@ import torch
 
 from densenet_suite.config.schema import Config
 from densenet_suite.files import write_json
+from densenet_suite.loading import plain_worker_errors
 from densenet_suite.report.tasks import REPORTS
-from densenet_suite.training.fit import quiet, without_worker_trace
+from densenet_suite.training.fit import quiet
 from densenet_suite.training.slices import SLICES
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def evaluate_model(path: Path, config: Config, split: str, folder: Path | None) 
     task = parts.trained(config, model.to(memory_format=torch.channels_last))
     keep = ("accelerator", "devices", "num_nodes", "strategy", "precision", "limit_val_batches")
     options = {name: value for name, value in config.trainer.items() if name in keep}
-    with quiet(), without_worker_trace():
+    with quiet(), plain_worker_errors():
         trainer = L.Trainer(
             **options,
             logger=False,
@@ -40,6 +41,8 @@ def evaluate_model(path: Path, config: Config, split: str, folder: Path | None) 
             use_distributed_sampler=False,
         )
         trainer.validate(task, data.eval_dataloader(split), verbose=False)
+    for line in data.note_damage():
+        logger.warning("%s", line)
     scores: dict[str, float | None] = task.scores.summary
     if folder is not None and trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
+from densenet_suite.images import DamagedImageError
 from densenet_suite.registry import did_you_mean
 from densenet_suite.segmentation.layout import CocoFile
 from densenet_suite.segmentation.masks import DecodedMask
@@ -55,6 +56,11 @@ class PolygonMask:
     def place(self) -> str:
         """The annotation file, for messages."""
         return str(self.annotations)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The annotation file."""
+        return (self.annotations,)
 
     def decode(self) -> DecodedMask:
         """Return the mask, uint8 [h w] or [k h w]."""
@@ -98,16 +104,20 @@ def read_coco_masks(files: CocoFile, classes: MaskClasses, findings: Findings) -
         if not isinstance(annotation, dict) or not _is_id(annotation.get("image_id")):
             findings.error("annotation", f"{place} names no image")
             continue
-        image = images.get(annotation["image_id"])
+        key = annotation["image_id"]
+        image = images.get(key)
         if image is None:
-            findings.warning("annotation-without-image", f"{place} is of no image that is listed")
+            if key not in images:
+                findings.warning("annotation-without-image", f"{place} is of no image that is listed")
         elif not _is_id(annotation.get("category_id")) or annotation["category_id"] not in label_of:
             findings.error("category-unknown", f"{place}.category_id {annotation.get('category_id')!r} is not listed")
         else:
             found = _object(annotation, label_of[annotation["category_id"]], image.size, place, findings)
             if found is not None:
-                objects[annotation["image_id"]].append(found)
+                objects[key].append(found)
     for key, image in images.items():
+        if image is None:
+            continue
         crowds = [found for found in objects[key] if found.crowd]
         for found in crowds:
             findings.warning("crowd-ignored", f"crowd region {found.place} is ignored where no object covers it")
@@ -174,9 +184,9 @@ def _labels(
     return {key: classes.names.index(name) for key, name in categories.items() if name in classes.names}
 
 
-def _images(content: Mapping[str, Any], folder: Path, findings: Findings) -> dict[int, _Image]:
-    """Return the images by id, with the sizes of the files."""
-    found: dict[int, _Image] = {}
+def _images(content: Mapping[str, Any], folder: Path, findings: Findings) -> dict[int, _Image | None]:
+    """Return the images by id, with the sizes of the files; None for one that is damaged and left out."""
+    found: dict[int, _Image | None] = {}
     for i, image in enumerate(content["images"]):
         place = f"images[{i}]"
         if not isinstance(image, dict) or not _is_id(image.get("id")) or image["id"] in found:
@@ -189,6 +199,10 @@ def _images(content: Mapping[str, Any], folder: Path, findings: Findings) -> dic
         try:
             record = read_scene_header(folder / name)
         except DataError as error:
+            if isinstance(error, DamagedImageError) and findings.skip_damaged:
+                findings.leave_out(folder / name, error.problems[0].what)
+                found[image["id"]] = None
+                continue
             findings.error("image-unusable", f"{error.problems[0].what}: {folder / name} ({place})")
             continue
         stated = (image.get("height", record.height), image.get("width", record.width))

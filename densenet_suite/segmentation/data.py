@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
 
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.augment.capabilities import fit_to_data
 from densenet_suite.augment.masks import MaskAugment
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
-from densenet_suite.labelled_data import SPLITS, LabelledData
+from densenet_suite.labelled_data import SPLITS, LabelledData, Reading
+from densenet_suite.loading import Loader
 from densenet_suite.preprocess import Normalization
 from densenet_suite.sampling import EpochSampler, SequentialShard
 from densenet_suite.segmentation.class_table import RawValue, RawValues
@@ -23,9 +23,9 @@ from densenet_suite.segmentation.datasets import SegmentationSet, hold_out, read
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles, find_split, name_split
 from densenet_suite.segmentation.masks import MaskCodec
-from densenet_suite.segmentation.samples import SameSizeBatches, Sample, SegmentationSamples, collate, missing_pixel
+from densenet_suite.segmentation.samples import SameSizeBatches, SegmentationSamples, collate, missing_pixel
 from densenet_suite.segmentation.statistics import normalization_for
-from densenet_suite.segmentation.structures import MaskClasses
+from densenet_suite.segmentation.structures import MaskClasses, SegmentationBatch
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
         scale: pixels of the network per pixel of the file.
         workers: processes that read images; None for none where the CPU trains, and up to 8 beside a GPU. Their number
             changes nothing but the speed.
+        reading: how files are read.
         bands: of the images; None for those of the training images.
         given: the classes of a trained model, with which those of the masks are matched by name.
         seed: of the order and of what is random.
@@ -78,11 +79,12 @@ class SegmentationData(LabelledData[SegmentationSet]):
         crops_per_image: int = 1,
         scale: float = 1.0,
         workers: int | None = None,
+        reading: Reading | None = None,
         bands: int | None = None,
         given: MaskClasses | None = None,
         seed: int = 0,
     ):
-        super().__init__(root, batch, holdout, workers)
+        super().__init__(root, batch, holdout, workers, reading)
         self.crop = crop
         self.named = dict(named or {})
         self.mask_name = mask_name
@@ -144,7 +146,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
         if left_out:
             logger.info("%s", left_out)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> Loader[SegmentationBatch]:
         """Return augmented crops in an order of their own in each epoch; the rest that fills no batch is left out."""
         source = self.split("train")
         self.fit_augment()
@@ -154,7 +156,16 @@ class SegmentationData(LabelledData[SegmentationSet]):
         choose = partial(choose_crop, share_by_class=self.balance)
         augment = MaskAugment(self.augment, self.crop, fill, spread, choose, self.scale)
         samples = SegmentationSamples(
-            source, self.bands, normalization, self.scale, augment, self.crops_per_image, self.seed, self.epochs
+            source,
+            self.bands,
+            normalization,
+            self.scale,
+            augment,
+            self.crops_per_image,
+            self.seed,
+            self.epochs,
+            cache=self.make_cache(2 * len(source)),
+            damaged=self.damage("train"),
         )
         rank, processes = self.place
         if len(samples) < self.batch * processes:
@@ -164,14 +175,15 @@ class SegmentationData(LabelledData[SegmentationSet]):
                 f"{-(-self.batch * processes // len(source))}",
             )
         sampler = EpochSampler(len(samples), self.seed, rank, processes)
-        return self._loader(samples, sampler, None)
+        return Loader(samples, collate, self.workers, sampler=sampler, batch=self.batch, drop_last=True)
 
-    def eval_dataloader(self, split: str) -> DataLoader[Sample]:
+    def eval_dataloader(self, split: str) -> Loader[SegmentationBatch]:
         """Return the images of any split, each once, whole and unchanged."""
         source = self.split(split)
-        samples = SegmentationSamples(source, self.bands, self._normalization(source), self.scale)
+        normalization = self._normalization(source)
+        samples = SegmentationSamples(source, self.bands, normalization, self.scale, damaged=self.damage(split))
         batches = SameSizeBatches(source, SequentialShard(len(source), *self.place), self.batch)
-        return self._loader(samples, None, batches)
+        return Loader(samples, collate, self.workers, batches=batches)
 
     def has_files(self, name: str) -> bool:
         """Say whether there are files of a split."""
@@ -185,6 +197,8 @@ class SegmentationData(LabelledData[SegmentationSet]):
         """
         files = self._files(name)
         assert files is not None
+        place = files.annotations if isinstance(files, CocoFile) else files.where
+        findings = findings or Findings(str(place), skip_damaged=self.reading.skip_damaged)
         return read_segmentation(name, files, self.codec, findings)
 
     def divide(self, train: SegmentationSet) -> tuple[SegmentationSet, SegmentationSet]:
@@ -235,17 +249,3 @@ class SegmentationData(LabelledData[SegmentationSet]):
                 hint="convert the images to the depth of those it was trained on",
             )
         return chosen
-
-    def _loader(
-        self, samples: SegmentationSamples, sampler: EpochSampler | None, batches: Sampler[Any] | None
-    ) -> DataLoader[Sample]:
-        """Load what `sampler` says in batches of full size, or `batches` as they are."""
-        return DataLoader(
-            samples,
-            batch_size=1 if sampler is None else self.batch,  # 1 is what torch wants to see beside `batches`
-            sampler=sampler,
-            batch_sampler=batches,
-            collate_fn=collate,
-            drop_last=sampler is not None,
-            **self.loading(),
-        )

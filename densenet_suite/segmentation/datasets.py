@@ -14,7 +14,7 @@ import numpy as np
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import ImageRecord
+from densenet_suite.images import DamagedImageError, ImageRecord
 from densenet_suite.rasters import read_raster
 from densenet_suite.sampling import held_out
 from densenet_suite.segmentation.coco_masks import read_coco_masks
@@ -34,6 +34,10 @@ class MaskSource(Protocol):
     @property
     def place(self) -> str:
         """The file, for messages."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files."""
 
     def decode(self) -> DecodedMask:
         """Return the mask, uint8 [h w] or [k h w]."""
@@ -82,6 +86,11 @@ class SegmentationSet:
         """The image files."""
         return tuple(scene.path for scene in self.scenes)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are read, of images and masks."""
+        return (*self.paths, *(path for scene in self.scenes for path in scene.mask.paths))
+
     def subset(self, name: str, indices: Sequence[int]) -> Self:
         """Return a part of it under another name."""
         chosen = np.array(indices, np.int64)
@@ -123,6 +132,7 @@ class SegmentationSet:
                 for i, name in enumerate(self.classes.names)
             },
             "findings": self.findings.to_list(),
+            "damaged": self.findings.damaged,
         }
 
 
@@ -222,9 +232,13 @@ def _read_headers(pairs: Iterable[tuple[Path, MaskSource]], findings: Findings) 
             return error
 
     pairs = list(pairs)
+    images = len(pairs) + len(findings.damaged)
     scenes = []
     with ThreadPoolExecutor(_READERS) as pool:
         for (path, mask), record in zip(pairs, pool.map(header, [path for path, _ in pairs]), strict=True):
+            if isinstance(record, DamagedImageError) and findings.skip_damaged:
+                findings.leave_out(path, record.problems[0].what)
+                continue
             if isinstance(record, DataError):
                 problem = record.problems[0]
                 check = "image-missing" if "does not exist" in problem.what else "image-unusable"
@@ -237,6 +251,7 @@ def _read_headers(pairs: Iterable[tuple[Path, MaskSource]], findings: Findings) 
                     "its mask must be that of the upright picture",
                 )
             scenes.append(LabelledScene(path, record.height, record.width, record.bands, record.dtype, mask))
+    findings.check_damaged(images)
     return scenes
 
 

@@ -12,16 +12,23 @@ import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler, default_collate
 
 from densenet_suite.augment.masks import Cut, MaskAugment, cut_out
 from densenet_suite.augment.segmentation import SegmentationAugment
+from densenet_suite.batch import image_tensor, stack_images
+from densenet_suite.damaged import DamagedImages
 from densenet_suite.errors import DataError
 from densenet_suite.geometry import resize
+from densenet_suite.images import DamagedImageError, read_cached
+from densenet_suite.loading import AUGMENTING, READING, READING_MASK, Samples
+from densenet_suite.pixel_cache import PixelCache
 from densenet_suite.preprocess import Normalization
-from densenet_suite.rasters import open_raster, read_raster, with_bands
+from densenet_suite.rasters import Pixels, open_raster, read_raster, with_bands
 from densenet_suite.sampling import SampleKey, SequentialShard
 from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
+from densenet_suite.segmentation.masks import FileMask
+from densenet_suite.segmentation.scene_files import RASTER_SUFFIXES
 from densenet_suite.segmentation.structures import IGNORE, SegmentationBatch
 from densenet_suite.tiles import Window
 
@@ -37,7 +44,7 @@ class Sample:
     index: int
 
 
-class SegmentationSamples(Dataset[Sample]):
+class SegmentationSamples(Samples[Sample]):
     """The scenes of a split, as the network sees them.
 
     Pixels without data are the mean, which is zero to the network, and 255 in the mask.
@@ -51,6 +58,8 @@ class SegmentationSamples(Dataset[Sample]):
         crops: of each scene in an epoch.
         seed: of what is random.
         epochs: of the run, of which the last ones may be plain; None for no end.
+        cache: of decoded pictures and masks.
+        damaged: takes down pictures that cannot be decoded, so that they are left out; None to stop at the first.
     """
 
     def __init__(
@@ -63,25 +72,40 @@ class SegmentationSamples(Dataset[Sample]):
         crops: int = 1,
         seed: int = 0,
         epochs: int | None = None,
+        *,
+        cache: PixelCache | None = None,
+        damaged: DamagedImages | None = None,
     ):
+        super().__init__(source.paths, seed, trains=augment is not None, damaged=damaged)
         self.source = source
         self.bands = bands
         self.normalization = normalization
         self.scale = scale
         self.augment = SegmentationAugment(augment, seed, epochs) if augment else None
         self.crops = crops
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.source) * self.crops
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        index = key.index // self.crops
+    def image_of(self, index: int) -> int:
+        """Return the scene that a crop is of."""
+        return index // self.crops
+
+    def make(self, key: SampleKey) -> Sample:
+        """Make a crop of a scene, changed for training, or the whole of it."""
+        index = self.image_of(key.index)
         if self.augment is None:
-            image, mask = self._whole(self.source.scenes[index], self.mask(key.index))
-        else:
-            image, mask = self.augment.sample(self, key.epoch, key.index)
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return Sample(pixels, torch.from_numpy(np.ascontiguousarray(mask)), index)
+            return self._sample(index, *self._whole(index, self.mask(key.index)))
+        return self._sample(index, *self.augment.sample(self, key.epoch, key.index))
+
+    def make_empty(self, key: SampleKey) -> Sample:
+        """Make the sample of a picture that cannot be decoded: nothing, with the mask of what should be there."""
+        index = self.image_of(key.index)
+        scene = self.source.scenes[index]
+        dtype = np.uint8 if scene.dtype == "uint8" else np.float32
+        fill = np.array(missing_pixel(self.normalization, dtype), dtype)
+        return self._sample(index, np.broadcast_to(fill, (*self._seen(scene), self.bands)), self.mask(key.index))
 
     def mask(self, index: int) -> Array:
         """Return the mask of the scene that a crop is of.
@@ -89,14 +113,32 @@ class SegmentationSamples(Dataset[Sample]):
         Raises:
             DataError: it cannot be read, or has changed since.
         """
-        return _read_mask(self.source.scenes[index // self.crops])
+        self.at_work(READING_MASK, self.image_of(index))
+        scene = self.source.scenes[self.image_of(index)]
+        try:
+            if self.cache is not None and isinstance(scene.mask, FileMask) and len(scene.mask.paths) == 1:
+                mask = self.cache.get(scene.mask.paths[0], f"mask by {scene.mask.codec}", lambda: _read_mask(scene))
+            else:
+                mask = _read_mask(scene)
+        except DamagedImageError as error:
+            raise DataError(error.problems) from error  # only pictures are left out: labels have to be sound
+        self.at_work(AUGMENTING, self.image_of(index))
+        return mask
 
-    def _whole(self, scene: LabelledScene, mask: Array) -> tuple[Array, Array]:
+    def _sample(self, index: int, image: Array, mask: Array) -> Sample:
+        return Sample(image_tensor(np.ascontiguousarray(image)), torch.from_numpy(np.array(mask, order="C")), index)
+
+    def _whole(self, index: int, mask: Array) -> tuple[Array, Array]:
+        scene = self.source.scenes[index]
+        self.at_work(READING, index)
         values, missing, record = read_raster(scene.path, self.bands)
         _check_size((record.height, record.width), scene)
         image, mask = self._without_missing(values, missing, mask)
-        seen = [max(1, round(side * self.scale)) for side in (scene.height, scene.width)]
-        return resize(image, *seen), mask
+        return resize(image, *self._seen(scene)), mask
+
+    def _seen(self, scene: LabelledScene) -> tuple[int, int]:
+        """Return (height, width) of a whole image as the network sees it."""
+        return max(1, round(scene.height * self.scale)), max(1, round(scene.width * self.scale))
 
     def window(self, index: int, mask: Array, cut: Cut) -> tuple[Array, Array]:
         """Return what is to be cut out of the image and of its mask; only that is read from a GeoTIFF.
@@ -104,23 +146,35 @@ class SegmentationSamples(Dataset[Sample]):
         Raises:
             DataError: the image cannot be read, or has changed since.
         """
-        scene = self.source.scenes[index // self.crops]
+        scene = self.source.scenes[self.image_of(index)]
+        self.at_work(READING, self.image_of(index))
         planes = cut_out(mask.reshape(-1, *mask.shape[-2:]).transpose(1, 2, 0), cut, (IGNORE,))
         inside = Window(max(0, cut.top), max(0, cut.left), scene.height, scene.width)
         inside = inside._replace(
             height=min(scene.height, cut.top + cut.height) - inside.top,
             width=min(scene.width, cut.left + cut.width) - inside.left,
         )
-        with open_raster(scene.path) as raster:
-            _check_size((raster.record.height, raster.record.width), scene)
-            values, missing = raster.read(inside)
-            values = with_bands(values, self.bands, raster.record)
+        values, missing = self._read(scene, inside)
+        self.at_work(AUGMENTING, self.image_of(index))
         around = cut._replace(top=cut.top - inside.top, left=cut.left - inside.left)
         image = cut_out(values, around, missing_pixel(self.normalization, values.dtype))
         labels = planes.transpose(2, 0, 1)
         if missing is not None:
             missing = cut_out(missing[:, :, None], around, (False,))[:, :, 0]
         return self._without_missing(image, missing, labels[0] if mask.ndim == 2 else labels)
+
+    def _read(self, scene: LabelledScene, window: Window) -> Pixels:
+        if self.cache is not None and scene.dtype == "uint8" and scene.path.suffix.lower() not in RASTER_SUFFIXES:
+            pixels = read_cached(self.cache, scene.path, self.bands, (scene.height, scene.width))
+            rows, columns = (
+                slice(window.top, window.top + window.height),
+                slice(window.left, window.left + window.width),
+            )
+            return Pixels(pixels[rows, columns], None)
+        with open_raster(scene.path) as raster:
+            _check_size((raster.record.height, raster.record.width), scene)
+            values, missing = raster.read(window)
+            return Pixels(with_bands(values, self.bands, raster.record), missing)
 
     def _without_missing(self, image: Array, missing: Array | None, mask: Array) -> tuple[Array, Array]:
         if missing is None or not missing.any():
@@ -152,8 +206,8 @@ class SameSizeBatches(Sampler[list[SampleKey]]):
 def collate(samples: Sequence[Sample]) -> SegmentationBatch:
     """Put samples of one size into a batch."""
     return SegmentationBatch(
-        images=torch.stack([sample.image for sample in samples]),
-        masks=torch.stack([sample.mask for sample in samples]),
+        images=stack_images([sample.image for sample in samples]),
+        masks=default_collate([sample.mask for sample in samples]),
         indices=torch.tensor([sample.index for sample in samples]),
     )
 

@@ -13,7 +13,7 @@ from densenet_suite.images import ImageRecord, open_image, read_header
 from densenet_suite.rasters import open_raster, read_raster
 
 Array = np.ndarray[Any, Any]
-_RASTERS = (".tif", ".tiff")  # of which the reader of pictures may see only a part
+RASTER_SUFFIXES = (".tif", ".tiff")  # of which the reader of pictures may see only a part
 _SINGLE = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _SEVERAL = ("LA", "PA", "RGB", "RGBA", "RGBX", "CMYK")
 _GDAL_NODATA = 42113  # the tag that says which value is no data
@@ -56,7 +56,7 @@ def read_scene_header(path: Path) -> ImageRecord:
     Raises:
         DataError: the file is missing, or no image that can be read.
     """
-    return open_raster(path).record if path.suffix.lower() in _RASTERS else read_header(path)
+    return open_raster(path).record if path.suffix.lower() in RASTER_SUFFIXES else read_header(path)
 
 
 def read_raw_mask(path: Path) -> RawMask:

@@ -14,7 +14,7 @@ from densenet_suite.detection.model import EfficientDet
 from densenet_suite.detection.postprocess import Postprocess
 from densenet_suite.detection.task import DetectionTask
 from densenet_suite.detection.variants import DetectorSpec, detector_spec
-from densenet_suite.training.slice import Slice, recipe_of
+from densenet_suite.training.slice import Slice, reading_of, recipe_of
 
 
 def _detection_data(config: DetectionConfig, trained: EfficientDet | None) -> DetectionData:
@@ -36,6 +36,7 @@ def _detection_data(config: DetectionConfig, trained: EfficientDet | None) -> De
         augment=config.augment.policy,
         epochs=config.train.epochs,
         workers=data.workers,
+        reading=reading_of(data),
         bands=config.model.in_channels,
         classes=trained.classes if trained else None,
         seed=config.seed,

@@ -16,15 +16,15 @@ from lightning.pytorch.loggers import Logger
 
 from densenet_suite.config.load import save_config
 from densenet_suite.config.schema import Config
-from densenet_suite.errors import DataError
 from densenet_suite.files import remove_leftovers, write_json
-from densenet_suite.findings import Findings
 from densenet_suite.installed import is_installed
+from densenet_suite.loading import plain_worker_errors
 from densenet_suite.processes import is_first_process
 from densenet_suite.sampling import Stream, derive_seed
 from densenet_suite.training.averaging import EvaluationWeights
 from densenet_suite.training.checkpointing import BestModel, Checkpoints, SafeCheckpointIO
 from densenet_suite.training.console import EpochLines
+from densenet_suite.training.data_report import DataReport
 from densenet_suite.training.epoch_means import EpochMeans
 from densenet_suite.training.faults import Faults, Storage
 from densenet_suite.training.finite_steps import FiniteSteps, LossSpikes
@@ -38,7 +38,6 @@ from densenet_suite.training.tensorboard import OptionalTensorBoard
 from densenet_suite.training.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
-_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "note": logging.INFO}
 
 
 class StepSeeds(L.Callback):
@@ -70,7 +69,7 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
     Raises:
         SuiteError: the data, the config or the weights do not allow it.
     """
-    with run.logging(), quiet(), without_worker_trace():
+    with run.logging(), quiet(), plain_worker_errors():
         logger.info("run folder %s", run.dir)
         if is_first_process():
             remove_leftovers(run.dir)
@@ -88,12 +87,13 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
 def _fit(config: Config, run: Run, faults: Faults, callbacks: Sequence[L.Callback], *, resume: bool) -> None:
     parts = SLICES[config.task]
     data = parts.data(config, None)
-    _report_data(config, data, run)
+    report = DataReport(data, run.data_report_path, lambda splits: parts.check(config, splits, False))
+    report.write()
     torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
     task = parts.task(config, data)
     task.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs by up to a half
     state = _State(run, config, parts, faults)
-    trainer = _trainer(state, callbacks, validates="val" in data.splits)
+    trainer = _trainer(state, [*callbacks, report], validates="val" in data.splits)
     state.write_summary("running", trainer)
     status, reason = "failed", None
     try:
@@ -203,22 +203,6 @@ def _loggers(run: Run, storage: Storage) -> list[Logger]:
     return [OptionalTensorBoard(str(run.dir), storage)] if is_installed("tensorboard") else []
 
 
-def _report_data(config: Config, data: Any, run: Run) -> None:
-    """Check the data as far as it costs little, and stop at errors; the pictures are left to `data check`."""
-    splits = data.splits
-    data.split("train")  # says what is missing where there is nothing to train on
-    network = SLICES[config.task].check(config, splits, False)
-    told: list[Findings] = []  # splits that were divided share theirs
-    for split in splits.values():
-        logger.info("%s: %s", split.name, split.describe())
-        for finding in split.findings if split.findings not in told else ():
-            logger.log(_LEVELS[finding.severity], "%s: %s [%s]", split.name, finding, finding.check)
-        told.append(split.findings)
-    write_json(run.data_report_path, {"splits": [split.report() for split in splits.values()], "network": network})
-    for split in splits.values():
-        split.findings.raise_errors()
-
-
 def _saver(config: Config, parts: Slice) -> Callable[[Path, Any, float | None, int], None]:
     def save(path: Path, task: Any, score: float | None, epoch: int) -> None:
         provenance = {
@@ -259,18 +243,3 @@ def quiet() -> Iterator[None]:
         finally:
             for library, level in levels:
                 library.setLevel(level)
-
-
-@contextmanager
-def without_worker_trace() -> Iterator[None]:
-    """Give errors in data as they were raised: a loader's worker hands them over as the text of their traceback."""
-    try:
-        yield
-    except DataError as error:
-        text = str(error)
-        if "Original Traceback" not in text:
-            raise
-        what, _, hint = (
-            text.rpartition(f"{DataError.__module__}.{DataError.__name__}: ")[2].strip().partition("\n  hint: ")
-        )
-        raise DataError(what, hint=hint or None) from error

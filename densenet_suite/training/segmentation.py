@@ -18,7 +18,7 @@ from densenet_suite.segmentation.loss_terms import LossTerm
 from densenet_suite.segmentation.model import Segmenter
 from densenet_suite.segmentation.statistics import class_weights
 from densenet_suite.segmentation.task import SegmentationTask
-from densenet_suite.training.slice import Slice, recipe_of
+from densenet_suite.training.slice import Slice, reading_of, recipe_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def _segmentation_data(config: SegmentationConfig, trained: Segmenter | None) ->
         crops_per_image=data.crops_per_image,
         scale=data.scale,
         workers=data.workers,
+        reading=reading_of(data),
         bands=config.model.in_channels if trained is None else trained.backbone.in_channels,
         given=trained.classes if trained else None,
         seed=config.seed,

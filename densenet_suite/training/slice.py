@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densenet_suite.config.schema import TrainConfig
+from densenet_suite.config.schema import DataConfig, TrainConfig
+from densenet_suite.labelled_data import Reading
 from densenet_suite.optim import Recipe
 
 
@@ -41,3 +42,8 @@ def recipe_of(train: TrainConfig) -> Recipe:
     """Return how weights are updated."""
     optimizer = train.optimizer
     return Recipe(optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay, train.warmup_epochs)
+
+
+def reading_of(data: DataConfig) -> Reading:
+    """Return how the files of a dataset are read."""
+    return Reading(data.cache, data.cache_gb, data.damaged == "skip")

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -17,6 +18,7 @@ from densenet_suite.detection.layout import CocoFile
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.geometry import Letterbox
+from densenet_suite.labelled_data import Reading
 from densenet_suite.sampling import SampleKey
 
 SIZE = (48, 64)
@@ -192,7 +194,8 @@ def test_a_picture_that_has_changed_since_is_noticed(tmp_path):
     Image.new("RGB", (40, 31)).save(tmp_path / "images" / "a.png")
     with pytest.raises(DataError, match="the picture has another size than when training began") as caught:
         samples[SampleKey(0, 0)]
-    assert caught.value.problems[0].where == str(tmp_path / "images" / "a.png")
+    place = f"{tmp_path / 'images' / 'a.png'}; sample 0 of epoch 0, reading the picture"
+    assert caught.value.problems[0].where == place
 
 
 # batches
@@ -429,3 +432,119 @@ def test_bands_are_those_of_the_model(synthetic, bands):
 
 def test_workers_are_none_where_the_cpu_trains(synthetic):
     assert _data(synthetic, workers=None).train_dataloader().num_workers == 0
+
+
+# cache, damaged pictures, links
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Return a dataset of 120 JPEGs of 200 x 300 pixels, with a box in each, of which some are to be damaged."""
+    root = tmp_path / "photos"
+    (root / "images" / "train").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(120):
+        small = Image.fromarray(rng.integers(0, 256, (10, 15, 3), dtype=np.uint8))
+        small.resize((300, 200)).save(root / "images" / "train" / f"{i}.jpg")
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 200, "width": 300} for i in range(120)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [50, 40, 100, 90]} for i in range(120)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    return root
+
+
+def _cut(root, *numbers):
+    for number in numbers:
+        path = root / "images" / "train" / f"{number}.jpg"
+        path.write_bytes(path.read_bytes()[:-200])  # the header, which is checked first, is whole
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_changes_no_sample(photos, monkeypatch, tmp_path, cache, workers):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    policy = AugmentPolicy(flip=0.5, scale=(0.1, 2.0), brightness=0.2)  # so small that some are decoded at an eighth
+    plain = _data(photos, augment=policy, holdout=0.0).train_dataloader()
+    cached = _data(photos, augment=policy, holdout=0.0, workers=workers, reading=Reading(cache)).train_dataloader()
+    for epoch in range(3):
+        pairs = zip(_epoch(plain, epoch), _epoch(cached, epoch), strict=True)
+        assert all(_same(one, other) for one, other in pairs)
+
+
+def test_training_decodes_no_more_than_it_needs(photos, monkeypatch):
+    seen = []
+    samples = _data(photos, augment=AugmentPolicy(scale=(0.5, 0.5)), holdout=0.0).train_dataloader().dataset
+    monkeypatch.setattr(samples, "at_work", lambda stage, image: seen.append(stage))
+    assert samples.pixels(0, (25, 30)).shape == (25, 38, 3)
+    assert samples.pixels(0).shape == (200, 300, 3)
+    assert seen == ["reading the picture", "augmenting"] * 2
+
+
+def test_damaged_pictures_are_left_out_where_they_are_found(photos):
+    (photos / "images" / "train" / "7.jpg").write_bytes(b"")  # found by its header
+    _cut(photos, 9)  # found by its pixels
+    data = _data(photos, holdout=0.0, reading=Reading(skip_damaged=True))
+    train = data.split("train")
+    assert len(train) == 119
+    batches = _epoch(data.train_dataloader(), 0)
+    assert sorted(int(i) for batch in batches for i in batch.indices).count(8) == 0  # 9.jpg
+    assert data.note_damage() == [
+        f"train: {photos / 'images' / 'train' / '9.jpg'} cannot be decoded; other pictures take its place"
+    ]
+    assert data.note_damage() == []
+    assert [Path(entry["file"]).name for entry in train.report()["damaged"]] == ["7.jpg", "9.jpg"]
+    assert {finding.check: finding.count for finding in train.findings} == {"image-damaged": 2}
+
+
+def test_by_default_a_damaged_picture_stops_the_run(photos):
+    _cut(photos, 9)
+    with pytest.raises(DataError, match=r"image file is damaged: .*9\.jpg; sample 9 of epoch 0, reading the picture"):
+        _epoch(_data(photos, holdout=0.0).train_dataloader(), 0)
+
+
+def test_pictures_that_are_damaged_in_numbers_are_an_error_before_training(photos):
+    for number in (3, 4):
+        (photos / "images" / "train" / f"{number}.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 120 pictures cannot be decoded, more than the 1%"):
+        _data(photos, holdout=0.0, reading=Reading(skip_damaged=True)).split("train")
+
+
+def test_in_evaluation_the_objects_of_a_damaged_picture_stay_to_be_missed(photos):
+    _cut(photos, 2)
+    data = _data(photos, holdout=0.0, reading=Reading(skip_damaged=True))
+    batch = next(iter(data.eval_dataloader("train")))
+    assert batch.indices.tolist() == [0, 1, 2, 3]
+    assert (batch.images[2] == torch.tensor(data.fill, dtype=torch.uint8).view(3, 1, 1)).all()
+    assert (batch.labels[2] == 0).sum() == 1
+
+
+@pytest.mark.parametrize("where", ["outside", "inside"])
+def test_a_link_out_of_the_dataset_is_refused(photos, tmp_path, where):
+    picture = photos / "images" / "train" / "5.jpg"
+    place = tmp_path / "elsewhere.jpg" if where == "outside" else photos / "all" / "5.jpg"
+    place.parent.mkdir(exist_ok=True)
+    picture.rename(place)
+    picture.symlink_to(place)
+    data = _data(photos, holdout=0.0)
+    if where == "inside":
+        assert len(data.split("train")) == 120
+        return
+    with pytest.raises(
+        DataError, match=r"5\.jpg is a link to .*elsewhere\.jpg: files of a dataset lie inside"
+    ) as caught:
+        data.split("train")
+    assert caught.value.problems[0].hint == "copy them into it, or link their whole folder"
+
+
+def test_a_folder_may_be_a_link(photos, tmp_path):
+    (photos / "images").rename(tmp_path / "far")
+    (photos / "images").symlink_to(tmp_path / "far")
+    (tmp_path / "root").symlink_to(photos)
+    assert len(_data(tmp_path / "root", holdout=0.0).split("train")) == 120
+
+
+def test_memory_cannot_be_shared_by_processes_that_are_not_forked(photos, monkeypatch):
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "spawn")
+    with pytest.raises(ConfigError, match=r"data\.cache: ram needs worker processes that share memory"):
+        _data(photos, holdout=0.0, workers=1, reading=Reading("ram")).train_dataloader()
