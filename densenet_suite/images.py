@@ -35,6 +35,7 @@ _KINDS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM")
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, Image.DecompressionBombError)
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_ORIENTATIONS = range(1, 9)
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 _SCALE_DOWN = "scale the file to 8 bits in the way that suits it, for example: gdal_translate -ot Byte -scale"
 
@@ -165,8 +166,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # such as a pipe, which would be waited for
-            raise DataError("image is no file", where=str(path))
+        if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode) or stat.S_ISCHR(status.st_mode):
+            raise DataError("image is no file but a pipe or device, which could be waited for", where=str(path))
         if status.st_size == 0:
             raise DataError("image file is empty", where=str(path))
         with without_reader_warnings(), Image.open(path, formats=_KINDS) as image:
@@ -204,7 +205,8 @@ def _check_size(path: Path, image: Image.Image) -> None:
 
 def _record(path: Path, image: Image.Image) -> ImageRecord:
     dtype = _dtype(image)
-    orientation = int(_exif(image).get(ExifTags.Base.Orientation, 1))
+    stored = _exif(image).get(ExifTags.Base.Orientation)
+    orientation = int(stored) if stored in _ORIENTATIONS else 1  # text, fractions and 0 occur, and mean nothing
     width, height = image.size
     if orientation in _SIDEWAYS:
         width, height = height, width

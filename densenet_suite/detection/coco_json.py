@@ -145,7 +145,7 @@ class _CocoReader:
         files: dict[int, ListedImage] = {}
         for i, image in enumerate(self.content["images"]):
             place = f"images[{i}]"
-            if not isinstance(image, dict) or not _is_id(image.get("id")):
+            if not _has_id(image):
                 self.findings.error("image-id", f"{place}.id is {_shown(image, 'id')}, not a whole number")
                 continue
             if image["id"] in files:
@@ -184,6 +184,7 @@ class _CocoReader:
         orphans = 0
         boxes_as_xyxy = 0
         annotations = self.content["annotations"]
+        refused = {image["id"] for image in self.content["images"] if _has_id(image)} - files.keys()
         for i, annotation in enumerate(annotations):
             place = f"annotations[{i}]"
             if not isinstance(annotation, dict):
@@ -192,6 +193,8 @@ class _CocoReader:
             place = f"{place} (id {annotation.get('id')!r})"
             file = files.get(annotation["image_id"]) if _is_id(annotation.get("image_id")) else None
             if file is None:
+                if _is_id(annotation.get("image_id")) and annotation["image_id"] in refused:
+                    continue  # the fault is the image's, and told there
                 orphans += 1
                 self.findings.warning(
                     "annotation-without-image",
@@ -295,6 +298,10 @@ def _fits_only_as_xyxy(box: Sequence[float], file: ListedImage) -> bool:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _has_id(entry: Any) -> bool:
+    return isinstance(entry, dict) and _is_id(entry.get("id"))
 
 
 def _is_area(value: Any) -> bool:

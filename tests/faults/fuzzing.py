@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from faults.mutations import mutate_bytes, mutate_jpeg, mutate_json, mutate_png, mutate_text, mutate_tiff
 from PIL import Image, PngImagePlugin
 
 from densenet_suite.config.load import load_config
@@ -34,8 +35,6 @@ from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import Pair, PairedFiles
 from densenet_suite.segmentation.structures import IGNORE
-
-from faults.mutations import mutate_bytes, mutate_jpeg, mutate_json, mutate_png, mutate_text, mutate_tiff
 
 HEIGHT, WIDTH = 18, 24
 _TABLE = {"background": 0, "road": 1, "roof": [2, 3]}
@@ -355,7 +354,11 @@ def _config_seeds() -> dict[str, bytes]:
     config = {"task": "segmentation", "name": "a", "model": {"decoder": "unet", "weights": None}}
     tables: Iterable[Any] = (
         {"classes": {"background": 0, "road": 1, "roof": [2, 3]}, "ignore": [7], "multilabel": False},
-        {"classes": {"road": "#804080", "roof": ["#464646", "#000000"]}, "nearest_colour": True, "mask_name": "{stem}_m"},
+        {
+            "classes": {"road": "#804080", "roof": ["#464646", "#000000"]},
+            "nearest_colour": True,
+            "mask_name": "{stem}_m",
+        },
     )
     return {
         f"{i}.yaml": yaml.safe_dump({**config, "data": {"root": ".", "crop": 64, **table}}, sort_keys=False).encode()

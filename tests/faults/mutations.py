@@ -323,7 +323,9 @@ def mutate_tiff(data: bytes, random: Random) -> bytes:
         if kind == 0:
             struct.pack_into(order + "H", changed, place, random.choice(_TIFF_TAGS))
         elif kind == 1:
-            struct.pack_into(order + "H", changed, place + 2, random.choice((0, 1, 2, 3, 4, 5, 7, 9, 11, 12, 13, 16, 99)))
+            struct.pack_into(
+                order + "H", changed, place + 2, random.choice((0, 1, 2, 3, 4, 5, 7, 9, 11, 12, 13, 16, 99))
+            )
         elif kind == 2:
             struct.pack_into(order + "I", changed, place + 4, random.choice(NUMBERS))
         elif kind == 3:
