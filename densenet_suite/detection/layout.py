@@ -26,7 +26,7 @@ COLUMNS = {
     "ymax": ("ymax", "y_max", "y2", "bottom"),
     "class": ("class", "label", "class_name", "category", "category_name"),
 }
-_YAML_BYTES = 262_144  # thousands of class names fit into it
+YAML_BYTES = 262_144  # thousands of class names fit into it
 _VOC_PICTURES = ("JPEGImages", "images")
 _VOC_ANNOTATIONS = ("Annotations", "annotations")
 
@@ -161,8 +161,8 @@ def load_data_yaml(path: Path) -> Mapping[str, Any]:
     """
     where = str(path)
     try:
-        if path.stat().st_size > _YAML_BYTES:
-            raise DataError(f"yaml has {path.stat().st_size:,} bytes, the limit is {_YAML_BYTES:,}", where=where)
+        if path.stat().st_size > YAML_BYTES:
+            raise DataError(f"yaml has {path.stat().st_size:,} bytes, the limit is {YAML_BYTES:,}", where=where)
         text = path.read_text(encoding="utf-8-sig")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise DataError("yaml holds an alias (*name)", where=where, hint="write out what it stands for")
@@ -182,10 +182,10 @@ def load_data_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def column_numbers(header: Iterable[str]) -> dict[str, int]:
-    """Return where the columns of `COLUMNS`, and one called split, are in a table's first line."""
+    """Return where the columns of `COLUMNS`, and those called split and crowd, are in a table's first line."""
     names = [name.strip().lower() for name in header]
-    found = {column: [names.index(a) for a in aliases if a in names] for column, aliases in COLUMNS.items()}
-    found["split"] = [names.index("split")] if "split" in names else []
+    wanted = {**COLUMNS, "split": ("split",), "crowd": ("crowd",)}
+    found = {column: [names.index(a) for a in aliases if a in names] for column, aliases in wanted.items()}
     return {column: numbers[0] for column, numbers in found.items() if numbers}
 
 
@@ -227,8 +227,8 @@ def _names_splits(path: Path) -> bool:
 
 
 def _find_voc(root: Path, split: str, alias: str) -> VocFolder | None:
-    annotations = next((root / name for name in _VOC_ANNOTATIONS if _has_xml(root / name)), None)
     sets = root / "ImageSets" / "Main"
+    annotations = next((root / name for name in _VOC_ANNOTATIONS if _has_xml(root / name, sets.is_dir())), None)
     if annotations is not None and sets.is_dir():
         names = sets / f"{alias}.txt"
         pictures = _first_folder(root, _VOC_PICTURES) or annotations
@@ -319,8 +319,9 @@ def _ambiguous(root: Path, split: str, found: Iterable[Path]) -> DataError:
     )
 
 
-def _has_xml(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
+def _has_xml(folder: Path, below: bool = False) -> bool:
+    """Say whether there are XML files in a folder, or also below it."""
+    return folder.is_dir() and next(folder.glob("**/*.xml" if below else "*.xml"), None) is not None
 
 
 def _first_folder(root: Path, names: Iterable[str]) -> Path | None:
