@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from densenet_suite.segmentation.variants import list_decoders
     from densenet_suite.training.averaging import EvaluationWeights
     from densenet_suite.training.run import Run
+    from densenet_suite.verbs.data_check import DataCheck, check_data
+    from densenet_suite.verbs.data_show import show_data
+    from densenet_suite.verbs.data_stats import DataStats, data_stats
     from densenet_suite.verbs.doctor import doctor
     from densenet_suite.verbs.evaluate import evaluate
     from densenet_suite.verbs.load import load
@@ -40,7 +43,9 @@ __version__ = version("densenet-suite")
 _HOME = {
     "Backbone": "backbones.base",
     "ConfigError": "errors",
+    "DataCheck": "verbs.data_check",
     "DataError": "errors",
+    "DataStats": "verbs.data_stats",
     "DetectionData": "detection.data",
     "DetectionTask": "detection.task",
     "EfficientDet": "detection.model",
@@ -58,9 +63,11 @@ _HOME = {
     "SegmentationTask": "segmentation.task",
     "Segmenter": "segmentation.model",
     "SuiteError": "errors",
+    "check_data": "verbs.data_check",
     "create_backbone": "backbones.build",
     "create_detector": "detection.build",
     "create_segmenter": "segmentation.build",
+    "data_stats": "verbs.data_stats",
     "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
     "list_backbones": "backbones.variants",
@@ -74,13 +81,16 @@ _HOME = {
     "register_backbone": "backbones.variants",
     "resume": "verbs.train",
     "save_results": "verbs.predict",
+    "show_data": "verbs.data_show",
     "train": "verbs.train",
 }
 
 __all__ = [
     "Backbone",
     "ConfigError",
+    "DataCheck",
     "DataError",
+    "DataStats",
     "DetectionData",
     "DetectionTask",
     "EfficientDet",
@@ -99,9 +109,11 @@ __all__ = [
     "Segmenter",
     "SuiteError",
     "__version__",
+    "check_data",
     "create_backbone",
     "create_detector",
     "create_segmenter",
+    "data_stats",
     "doctor",
     "evaluate",
     "list_backbones",
@@ -115,6 +127,7 @@ __all__ = [
     "register_backbone",
     "resume",
     "save_results",
+    "show_data",
     "train",
 ]
 

@@ -1,5 +1,7 @@
 """The `data` commands of the command line: what can be done with a dataset before anything is trained on it."""
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,3 +10,61 @@ data_app = typer.Typer(help="Check, show, count, convert and split a dataset.", 
 
 DataPlace = Annotated[str, typer.Argument(help="Folder of a dataset, config file, or run folder.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="detection or segmentation, where both could be meant.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes of the config, such as data.size=512.", metavar="[KEY=VALUE]...")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_FAULTY = 3  # the exit code of faulty data, as for a DataError
+
+
+@data_app.command()
+def check(
+    place: DataPlace,
+    overrides: Overrides = None,
+    task: TaskName = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 on warnings too.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not decode the images.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with a dataset, and what the network will make of it; exit with 3 where there are errors."""
+    from densenet_suite.verbs.data_check import check_data
+
+    found = check_data(place, overrides or [], task=task, fast=fast)
+    print(json.dumps(found.to_dict()) if as_json else found)
+    if not found.passed(strict=strict):
+        raise typer.Exit(_FAULTY)
+
+
+@data_app.command()
+def show(
+    place: DataPlace,
+    out: Annotated[Path, typer.Option(help="Folder for the sheets.")],
+    overrides: Overrides = None,
+    task: TaskName = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    count: Annotated[int, typer.Option(help="Images, spread over the split.")] = 16,
+    augmented: Annotated[bool, typer.Option("--augmented", help="Show what the network sees of each, too.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the choice, and of random changes.")] = 0,
+) -> None:
+    """Draw images with their labels into contact sheets."""
+    from densenet_suite.verbs.data_show import show_data
+
+    for sheet in show_data(
+        place, overrides or [], out=out, task=task, split=split, count=count, augmented=augmented, seed=seed
+    ):
+        print(sheet)
+
+
+@data_app.command()
+def stats(
+    place: DataPlace,
+    overrides: Overrides = None,
+    task: TaskName = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figures and stats.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count sizes, objects or pixels of each class, and the statistics of the bands; draw figures."""
+    from densenet_suite.verbs.data_stats import data_stats
+
+    found = data_stats(place, overrides or [], task=task, out=out)
+    print(json.dumps(found.to_dict()) if as_json else found)

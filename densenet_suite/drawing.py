@@ -14,7 +14,7 @@ Colour = tuple[int, int, int]
 def class_colour(label: int) -> Colour:
     """Return the colour of a class: hues a golden ratio apart, so that neighbours differ for any number of classes."""
     hue = (0.02 + label * 0.6180339887) % 1.0
-    value = (1.0, 0.85)[label // 8 % 2]
+    value = (1.0, 0.6)[label // 8 % 2]
     red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.6)[label // 16 % 2], value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -22,7 +22,7 @@ def class_colour(label: int) -> Colour:
 def draw_boxes(
     image: Array, boxes: Array, labels: Sequence[int], texts: Sequence[str], *, dashed: Sequence[bool] = ()
 ) -> Array:
-    """Draw boxes [n 4] (xyxy, pixels) on a uint8 image [h w 3], small ones last so that they stay visible.
+    """Draw boxes [n 4] (xyxy, pixels) on a uint8 image [h w 3], small ones last and thinner, so that they stay visible.
 
     Args:
         image: untouched; a copy is returned.
@@ -34,7 +34,7 @@ def draw_boxes(
     picture = Image.fromarray(image)
     canvas = ImageDraw.Draw(picture)
     side = max(picture.size)
-    width = max(1, round(side / 300))
+    widest = max(1, round(side / 300))
     font = ImageFont.load_default(max(10, round(side / 45)))
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(-areas, kind="stable")
@@ -42,6 +42,7 @@ def draw_boxes(
     for i in order:
         x1, y1, x2, y2 = (float(value) for value in boxes[i])
         colour = class_colour(int(labels[i]))
+        width = max(1, min(widest, round(min(x2 - x1, y2 - y1) / 16)))
         if len(dashed) and dashed[i]:
             _dashed(canvas, (x1, y1, x2, y2), colour, width)
         else:
@@ -75,14 +76,18 @@ def draw_mask(image: Array, mask: Array, colours: Sequence[Colour], names: Seque
     strength = np.where(count > 0, np.where(edge, np.float32(1), np.float32(0.45)), np.float32(0))
     unknown = (mask if mask.ndim == 2 else mask[0]) == 255
     rows, columns = np.indices(unknown.shape, sparse=True)
-    tint[unknown], strength[unknown & ((rows + columns) % 8 < 2)] = 128, 1
+    stripe = (rows + columns) % 8  # of white beside black, which show on any picture
+    tint[unknown & (stripe < 2)], tint[unknown & (stripe >= 2)] = 255, 0
+    strength[unknown & (stripe < 4)] = 1
     drawn = image.astype(np.float32)
     tint -= drawn
     tint *= strength[..., None]
     drawn += tint
     drawn = np.rint(drawn, out=drawn).astype(np.uint8)
-    legend = _legend([(names[i], colours[i]) for i in shown], image.shape[1], max(image.shape[:2]))
-    return np.concatenate([drawn, legend])
+    entries = [(names[i], colours[i]) for i in shown]
+    if unknown.any():
+        entries.append(("not labelled", None))
+    return np.concatenate([drawn, legend(entries, image.shape[1], max(image.shape[:2]))])
 
 
 def displayable(pixels: Array) -> Array:
@@ -115,10 +120,36 @@ def contact_sheet(pictures: Sequence[Array], columns: int, gap: int = 4) -> Arra
     return sheet
 
 
-def _legend(entries: Sequence[tuple[str, Colour]], width: int, side: int) -> Array:
-    """Write names beside their colours, in as many rows as the width needs."""
+def captioned(picture: Array, text: str) -> Array:
+    """Put a line of text above a picture; what does not fit is left out of its middle."""
+    size = max(12, round(max(picture.shape[:2]) / 40))
+    font = ImageFont.load_default(size)
+    width = picture.shape[1]
+    strip = Image.new("RGB", (width, round(1.7 * size)), "white")
+    ImageDraw.Draw(strip).text((2, size // 4), _shortened(text, width - 4, font), fill="black", font=font)
+    return np.concatenate([np.asarray(strip), picture])
+
+
+def _shortened(text: str, width: float, font: Any) -> str:
+    if font.getlength(text) <= width:
+        return text
+    kept = len(text)
+    while kept > 2 and font.getlength(f"{text[: kept // 2]}\u2026{text[-(kept - kept // 2) :]}") > width:
+        kept -= 1
+    return f"{text[: kept // 2]}\u2026{text[-(kept - kept // 2) :]}"
+
+
+def legend(entries: Sequence[tuple[str, Colour | None]], width: int, side: int) -> Array:
+    """Write names beside their colours (None for the hatching of what is not labelled), in as many rows as it needs.
+
+    Args:
+        entries: (name, colour); names that are too long are shortened.
+        width: of the result.
+        side: of the picture that it belongs to, which decides the size of the letters.
+    """
     size = max(10, round(side / 45))
     font = ImageFont.load_default(size)
+    entries = [(_shortened(name, width - 2 * size, font), colour) for name, colour in entries]
     places: list[tuple[int, int]] = []
     x, row = size // 2, 0
     for name, _ in entries:
@@ -132,7 +163,12 @@ def _legend(entries: Sequence[tuple[str, Colour]], width: int, side: int) -> Arr
     canvas = ImageDraw.Draw(picture)
     for (name, colour), (x, row) in zip(entries, places, strict=True):
         y = row * line + size // 2
-        canvas.rectangle((x, y, x + size, y + size), fill=colour)
+        if colour is None:
+            for i in range(0, 2 * size, 4):
+                canvas.line(
+                    (x + max(0, i - size), y + min(i, size), x + min(i, size), y + max(0, i - size)), fill="black"
+                )
+        canvas.rectangle((x, y, x + size, y + size), fill=colour, outline="black" if colour is None else colour)
         canvas.text((x + size + size // 3, y - size // 8), name, fill="black", font=font)
     return np.asarray(picture).reshape(picture.height, width, 3)
 

@@ -6,8 +6,8 @@ become RGB; an alpha channel is dropped and the colours below it kept. A damaged
 
 import glob
 import logging
+import stat
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +20,19 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from densenet_suite.errors import DataError
+from densenet_suite.reader_warnings import without_reader_warnings
 
 # what Pillow's TIFF reader logs as an error it also raises, and that is told here
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 MAX_PIXELS = 100_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+# of all that Pillow would open by its first bytes, whatever the file is called: EPS among them would start Ghostscript
+_KINDS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM")
+
+# what Pillow raises when a file is not what its first bytes promise
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, Image.DecompressionBombError)
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
@@ -157,13 +164,14 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         DataError: the file is missing, empty, damaged, not an image, has several pages or more than 100 million pixels.
     """
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # such as a pipe, which would be waited for
+            raise DataError("image is no file", where=str(path))
+        if status.st_size == 0:
             raise DataError("image file is empty", where=str(path))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the stricter one
-            with Image.open(path) as image:
-                _check_size(path, image)
-                yield image
+        with without_reader_warnings(), Image.open(path, formats=_KINDS) as image:
+            _check_size(path, image)
+            yield image
     except DataError:
         raise
     except FileNotFoundError:
@@ -174,7 +182,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         ) from None
     except UnidentifiedImageError:
         raise DataError("file is not an image of a known kind", where=str(path)) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
+    except PILLOW_ERRORS as error:
         raise DataError(f"image file is damaged: {error}", where=str(path)) from error
 
 

@@ -63,8 +63,12 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
         """Say whether there are files of a split."""
 
     @abstractmethod
-    def read_split(self, name: str) -> S:
+    def read_split(self, name: str, findings: Findings | None = None) -> S:
         """Read and check a split that has files.
+
+        Args:
+            name: of the split.
+            findings: takes what is found; None for one of its own, at whose errors reading stops.
 
         Raises:
             DataError: they are faulty.
@@ -77,6 +81,10 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
     @abstractmethod
     def expected(self, name: str) -> str:
         """Return where the files of a split are looked for, as a hint."""
+
+    @abstractmethod
+    def recognised(self, name: str) -> str:
+        """Say what the files of a split were taken for, and why; or that they were not understood."""
 
     @abstractmethod
     def eval_dataloader(self, split: str) -> DataLoader[Any]:
@@ -106,6 +114,25 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
                 f"there is no {name} split (found: {there})", where=str(self.root), hint=self.expected(name)
             )
         return found
+
+    def examine(self) -> dict[str, tuple[S | None, Findings]]:
+        """Read every split that has files, without stopping at what is wrong with them.
+
+        Returns:
+            for each split, what of it is sound (None where nothing is), and all that was found.
+        """
+        examined: dict[str, tuple[S | None, Findings]] = {}
+        for name in SPLITS:
+            findings = Findings(str(self.root), stops=False)
+            split = None
+            try:
+                if not self.has_files(name):
+                    continue
+                split = self._read[name] = self.read_split(name, findings)
+            except DataError as error:
+                findings.record(error, "unreadable")
+            examined[name] = split, findings
+        return examined
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return the images of the val split, each once; nothing where there is no such split."""

@@ -41,6 +41,11 @@ class ListedImage:
     height: int = 0
     width: int = 0
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether the header of the picture could be read."""
+        return self.height > 0
+
 
 @dataclass(frozen=True)
 class ListedBox:
@@ -142,6 +147,19 @@ def note_unknown_class(what: str, name: str, classes: ClassTable, findings: Find
     findings.error("class-unknown", f"{what} is not among the classes trained on", hint)
 
 
+def note_other_order(names: Sequence[str], classes: ClassTable, findings: Findings) -> None:
+    """Record that a file lists other classes, or in another order, than those that it is matched with by name."""
+    if tuple(names) == classes.names:
+        return
+    first = next((i for i, pair in enumerate(zip(names, classes.names, strict=False)) if pair[0] != pair[1]), None)
+    what = (
+        f"there are {len(names)} classes here and {len(classes)} to train on"
+        if first is None
+        else f"class number {first} is {names[first]!r} here and {classes.names[first]!r} to train on"
+    )
+    findings.note("class-order", f"{what}: they are matched by name")
+
+
 def to_number(text: str) -> float | None:
     """Return the number that a text is, if it is one."""
     try:
@@ -167,6 +185,8 @@ def has_place(corners: Sequence[float], image: ListedImage, what: str, findings:
         what: the box, as messages call it.
         findings: where it is recorded.
     """
+    if not image.is_readable:
+        return False  # which has been said of the picture
     x1, y1, x2, y2 = corners
     size = f"{image.width}x{image.height}"
     if x2 <= x1 or y2 <= y1:
@@ -206,6 +226,8 @@ def assemble(
     for _, boxes in listed:
         for box in boxes:
             used.setdefault(box.name, box.what)
+    if classes is not None and own is not None:
+        note_other_order(own.names, classes, findings)
     table = classes or own or ClassTable.numbered(sorted(used))
     if not len(table):
         findings.error("no-classes", "no image has an object, so that there are no classes", "label some objects")
@@ -215,7 +237,11 @@ def assemble(
     for class_name, what in used.items():
         if class_name not in labels:
             note_unknown_class(f"class {class_name!r} ({what})", class_name, table, findings)
-    sound = [(image, [box for box in boxes if _is_sound(box, image, findings)]) for image, boxes in listed]
+    sound = [
+        (image, [box for box in boxes if _is_sound(box, image, findings) and box.name in labels])
+        for image, boxes in listed
+        if image.is_readable
+    ]
     findings.raise_errors()
     images, count = [], 0
     for image, boxes in sound:

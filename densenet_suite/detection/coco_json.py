@@ -19,6 +19,7 @@ from densenet_suite.detection.annotation_checks import (
     check_headers,
     has_place,
     is_finite,
+    note_other_order,
     note_unknown_class,
     read_annotation_text,
     stays_inside,
@@ -33,7 +34,11 @@ _ORPHANS_ALLOWED = 0.01  # share of annotations without an image that are droppe
 
 
 def read_coco(
-    name: str, annotations: Path | str, images: Path | str, classes: ClassTable | None = None
+    name: str,
+    annotations: Path | str,
+    images: Path | str,
+    classes: ClassTable | None = None,
+    findings: Findings | None = None,
 ) -> DetectionSet:
     """Read a COCO instances file.
 
@@ -43,12 +48,13 @@ def read_coco(
         images: the folder that its file names are relative to.
         classes: those of the training split or the model, which this file's categories are matched with by name; None
             to take the file's own, in the order of their ids.
+        findings: takes what is found; None for one of its own, at whose errors reading stops.
 
     Raises:
         DataError: the file cannot be read, or holds faults that would make a run wrong: all kinds at once.
     """
     annotations, images = Path(annotations), Path(images)
-    findings = Findings(str(annotations))
+    findings = findings or Findings(str(annotations))
     content = _load_json(annotations)
     reader = _CocoReader(content, images, findings)
     labels = reader.read_categories(classes)
@@ -125,6 +131,7 @@ class _CocoReader:
             self.classes = ClassTable(tuple(names[i] for i in ids), tuple(ids))
             return {category: label for label, category in enumerate(ids)}
         self.classes = classes
+        note_other_order([names[i] for i in sorted(names)], classes, self.findings)
         known = {name: label for label, name in enumerate(classes.names)}
         annotations = [a for a in self.content["annotations"] if isinstance(a, dict)]
         used = {a["category_id"] for a in annotations if _is_id(a.get("category_id"))}
@@ -260,7 +267,7 @@ class _CocoReader:
     ) -> tuple[LabelledImage, ...]:
         """Return the images with their objects, in the order of the file."""
         images = []
-        for file in files.values():
+        for file in (file for file in files.values() if file.is_readable):
             objects = _objects(annotations[file.id])
             images.append(LabelledImage(file.id, file.path, file.height, file.width, objects))
         return tuple(images)

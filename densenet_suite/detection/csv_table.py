@@ -29,7 +29,13 @@ from densenet_suite.findings import Findings
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_csv(name: str, table: Path | str, images: Path | str, classes: ClassTable | None = None) -> DetectionSet:
+def read_csv(
+    name: str,
+    table: Path | str,
+    images: Path | str,
+    classes: ClassTable | None = None,
+    findings: Findings | None = None,
+) -> DetectionSet:
     """Read a split from a table.
 
     Args:
@@ -37,12 +43,13 @@ def read_csv(name: str, table: Path | str, images: Path | str, classes: ClassTab
         table: the CSV file.
         images: the folder that its file names are relative to.
         classes: those of the training split or the model, matched by name; None for the names that occur, sorted.
+        findings: takes what is found; None for one of its own, at whose errors reading stops.
 
     Raises:
         DataError: the table cannot be read, or holds faults that would make a run wrong: all kinds at once.
     """
     table, images = Path(table), Path(images)
-    findings = Findings(str(table))
+    findings = findings or Findings(str(table))
     listed: dict[str, tuple[ListedImage, list[ListedBox]]] = {}
     for line, row in _rows(table):
         place = f"{table.name}:{line}"

@@ -21,6 +21,7 @@ from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBat
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import ConfigError, DataError
+from densenet_suite.findings import Findings
 from densenet_suite.geometry import Letterbox
 from densenet_suite.images import read_pixels
 from densenet_suite.labelled_data import LabelledData
@@ -197,8 +198,8 @@ class DetectionData(LabelledData[DetectionSet]):
         """Say whether there are files of a split."""
         return self._files(name) is not None
 
-    def read_split(self, name: str) -> DetectionSet:
-        """Read and check a split that has files, with the training split's classes.
+    def read_split(self, name: str, findings: Findings | None = None) -> DetectionSet:
+        """Read and check a split that has files, with the training split's classes; see the base class.
 
         Raises:
             DataError: they are faulty.
@@ -206,17 +207,17 @@ class DetectionData(LabelledData[DetectionSet]):
         files = self._files(name)
         assert files is not None
         classes = self.given_classes
-        if classes is None and name != "train":
+        if classes is None and name != "train" and (findings is None or "train" in self._read):
             train = self._get("train")
             classes = train.classes if train else None
         logger.info("the %s split is read as %s", name, files)
         if isinstance(files, CocoFile):
-            return read_coco(name, files.annotations, files.images, classes)
+            return read_coco(name, files.annotations, files.images, classes, findings)
         if isinstance(files, VocFolder):
-            return read_voc(name, files.annotations, files.images, classes, files.names)
+            return read_voc(name, files.annotations, files.images, classes, files.names, findings)
         if isinstance(files, CsvFile):
-            return read_csv(name, files.table, files.images, classes)
-        return read_yolo(name, files.data, classes, files.key)
+            return read_csv(name, files.table, files.images, classes, findings)
+        return read_yolo(name, files.data, classes, files.key, findings)
 
     def divide(self, train: DetectionSet) -> tuple[DetectionSet, DetectionSet]:
         """Divide a training split into one to train on and one to validate on; see `hold_out`."""
@@ -229,6 +230,13 @@ class DetectionData(LabelledData[DetectionSet]):
             f"names and {name} (YOLO), Annotations/*.xml and ImageSets/Main/{name}.txt (Pascal VOC), or {name}.csv; "
             f"or name it: data.{name}.annotations=..."
         )
+
+    def recognised(self, name: str) -> str:
+        """Say what the files of a split were taken for, and why; or that they were not understood."""
+        try:
+            return str(self._files(name))
+        except DataError:
+            return "not understood"
 
     def _files(self, name: str) -> SplitFiles | None:
         if name not in self._found:

@@ -43,6 +43,7 @@ def read_voc(
     images: Path | str,
     classes: ClassTable | None = None,
     names: Path | str | None = None,
+    findings: Findings | None = None,
 ) -> DetectionSet:
     """Read a split in Pascal VOC format.
 
@@ -53,13 +54,14 @@ def read_voc(
         classes: those of the training split or the model, matched by name; None for the names that occur, sorted.
         names: a list (ImageSets/Main/<split>.txt) of the XML files that are meant, without ending; None for all.
             Without a list, a picture that has no XML file is left out and counted.
+        findings: takes what is found; None for one of its own, at whose errors reading stops.
 
     Raises:
         DataError: files cannot be read, or hold faults that would make a run wrong: all kinds at once.
     """
     annotations, images = Path(annotations), Path(images)
     where = annotations if names is None else Path(names)
-    findings = Findings(str(where))
+    findings = findings or Findings(str(where))
     keys = _all(annotations) if names is None else _listed(Path(names), findings)
     pictures: dict[str, list[Path]] = {}
     for path in image_files(images):

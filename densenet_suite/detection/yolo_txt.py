@@ -39,7 +39,13 @@ _TXT_BYTES = 16_777_216
 _MOST = 1.01  # largest share of a picture that is a rounding error of 1
 
 
-def read_yolo(name: str, data: Path | str, classes: ClassTable | None = None, key: str | None = None) -> DetectionSet:
+def read_yolo(
+    name: str,
+    data: Path | str,
+    classes: ClassTable | None = None,
+    key: str | None = None,
+    findings: Findings | None = None,
+) -> DetectionSet:
     """Read a split in YOLO format.
 
     Args:
@@ -47,12 +53,13 @@ def read_yolo(name: str, data: Path | str, classes: ClassTable | None = None, ke
         data: the yaml file.
         classes: those of the training split or the model, matched by name; None for those of the yaml.
         key: what the yaml calls the split; None for its name.
+        findings: takes what is found; None for one of its own, at whose errors reading stops.
 
     Raises:
         DataError: files cannot be read, or hold faults that would make a run wrong: all kinds at once.
     """
     data = Path(data)
-    findings = Findings(str(data))
+    findings = findings or Findings(str(data))
     content = load_data_yaml(data)
     names = _class_names(content, findings)
     folders, paths = _find_pictures(content, key or name, data, findings)

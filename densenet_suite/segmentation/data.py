@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from densenet_suite.augment import MaskAugment, MaskPolicy
 from densenet_suite.errors import ConfigError, DataError
+from densenet_suite.findings import Findings
 from densenet_suite.labelled_data import SPLITS, LabelledData
 from densenet_suite.preprocess import Normalization
 from densenet_suite.sampling import EpochSampler, SequentialShard
@@ -17,7 +18,7 @@ from densenet_suite.segmentation.class_table import RawValue, RawValues
 from densenet_suite.segmentation.crops import choose_crop
 from densenet_suite.segmentation.datasets import SegmentationSet, hold_out, read_segmentation
 from densenet_suite.segmentation.discover import find_codec
-from densenet_suite.segmentation.layout import SplitFiles, find_split, name_split
+from densenet_suite.segmentation.layout import CocoFile, SplitFiles, find_split, name_split
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.samples import SameSizeBatches, Sample, SegmentationSamples, collate, missing_pixel
 from densenet_suite.segmentation.statistics import normalization_for
@@ -156,15 +157,15 @@ class SegmentationData(LabelledData[SegmentationSet]):
         """Say whether there are files of a split."""
         return self._files(name) is not None
 
-    def read_split(self, name: str) -> SegmentationSet:
-        """Read and check a split that has files.
+    def read_split(self, name: str, findings: Findings | None = None) -> SegmentationSet:
+        """Read and check a split that has files; see the base class.
 
         Raises:
             DataError: they are faulty.
         """
         files = self._files(name)
         assert files is not None
-        return read_segmentation(name, files, self.codec)
+        return read_segmentation(name, files, self.codec, findings)
 
     def divide(self, train: SegmentationSet) -> tuple[SegmentationSet, SegmentationSet]:
         """Divide a training split into one to train on and one to validate on; see `hold_out`."""
@@ -176,6 +177,18 @@ class SegmentationData(LabelledData[SegmentationSet]):
             f"expected images/{name} and masks/{name}, {name}.csv or annotations/instances_{name}.json; "
             f"or name it: data.{name}.images=... and data.{name}.masks=..."
         )
+
+    def recognised(self, name: str) -> str:
+        """Say what the files of a split were taken for, and why; or that they were not understood."""
+        try:
+            files = self._files(name)
+        except DataError:
+            return "not understood"
+        if isinstance(files, CocoFile):
+            return f"masks from polygons, as there is {files.annotations}"
+        assert files is not None
+        layers = f", a folder for each of {', '.join(files.layers)}" if files.layers else ""
+        return f"{len(files.pairs)} pairs of images and masks of the same names, as there is {files.where}{layers}"
 
     def _files(self, name: str) -> SplitFiles | None:
         if name not in self._found:

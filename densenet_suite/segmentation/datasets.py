@@ -21,7 +21,7 @@ from densenet_suite.segmentation.coco_masks import read_coco_masks
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles
 from densenet_suite.segmentation.masks import DecodedMask, FileMask, MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
-from densenet_suite.segmentation.scene_files import MaskError, read_scene_header
+from densenet_suite.segmentation.scene_files import read_scene_header
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
 
 Array = np.ndarray[Any, Any]
@@ -126,7 +126,9 @@ class SegmentationSet:
         }
 
 
-def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> SegmentationSet:
+def read_segmentation(
+    name: str, files: SplitFiles, codec: MaskCodec, findings: Findings | None = None
+) -> SegmentationSet:
     """Read a split: the header of every image and every pixel of every mask, in threads.
 
     What a run would suffer from stops it, all kinds at once: an image without mask, a mask of another size than its
@@ -138,20 +140,21 @@ def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> Segment
         name: of the split.
         files: from `find_split` or `name_split`.
         codec: what the values of the masks mean, from `find_codec`, which every split and the model share.
+        findings: takes what is found; None for one of its own, at whose errors reading stops.
 
     Raises:
         DataError: there is nothing to read, or there are faults that would make a run wrong.
     """
     source = files.annotations if isinstance(files, CocoFile) else files.where
-    findings = Findings(str(source))
+    findings = findings or Findings(str(source))
     if isinstance(files, CocoFile):
         pairs: list[tuple[Path, MaskSource]] = list(read_coco_masks(files, codec.classes, findings))
     else:
         _note_unpaired(files, findings)
         order = [files.layers.index(name) for name in codec.classes.names] if files.layers else [0]
         pairs = [(pair.image, FileMask(codec, tuple(pair.masks[i] for i in order))) for pair in files.pairs]
-    scenes = _read_headers(pairs, findings)
-    counts = _check_masks(scenes, codec.classes, findings)
+    counted = _check_masks(_read_headers(pairs, findings), codec.classes, findings)
+    scenes = [scene for scene, _, _ in counted]
     if not pairs and not any(findings):
         findings.error("no-images", f"the {name} split has no image with a mask")
     _check_alike(scenes, findings)
@@ -163,8 +166,8 @@ def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> Segment
         classes=codec.classes,
         scenes=tuple(scenes),
         findings=findings,
-        pixel_counts=np.array([pixels for pixels, _ in counts], np.int64).reshape(shape),
-        known_counts=np.array([known for _, known in counts], np.int64).reshape(shape),
+        pixel_counts=np.array([pixels for _, pixels, _ in counted], np.int64).reshape(shape),
+        known_counts=np.array([known for _, _, known in counted], np.int64).reshape(shape),
     )
     if name == "train":
         _note_absent_classes(found, range(len(found.classes)))
@@ -250,8 +253,8 @@ class _Checked:
 
 def _check_masks(
     scenes: Sequence[LabelledScene], classes: MaskClasses, findings: Findings
-) -> list[tuple[Array, Array]]:
-    """Return the pixels of each class, and those known for each, of every scene whose mask is sound."""
+) -> list[tuple[LabelledScene, Array, Array]]:
+    """Return every scene whose mask is sound, its pixels of each class, and those known for each."""
 
     def check(scene: LabelledScene) -> _Checked:
         try:
@@ -266,15 +269,13 @@ def _check_masks(
     with ThreadPoolExecutor(_READERS) as pool:
         for scene, checked in zip(scenes, pool.map(check, scenes), strict=True):
             if checked.fault is not None:
-                problem = checked.fault.problems[0]
-                kind = checked.fault.check if isinstance(checked.fault, MaskError) else "mask-unusable"
-                findings.error(kind, f"{problem.what}: {problem.where}", problem.hint)
+                findings.record(checked.fault, "mask-unusable")
             elif checked.size != (scene.height, scene.width):
                 _note_size(scene, checked.size, findings)
             else:
                 assert checked.pixels is not None
                 assert checked.known is not None
-                counts.append((checked.pixels, checked.known))
+                counts.append((scene, checked.pixels, checked.known))
                 if checked.nearest:
                     findings.warning(
                         "nearest-colour",

@@ -15,7 +15,7 @@ from densenet_suite.segmentation.coco_masks import BACKGROUND, read_categories
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
-from densenet_suite.segmentation.scene_files import read_raw_mask
+from densenet_suite.segmentation.scene_files import MaskError, read_raw_mask
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
 
 Array = np.ndarray[Any, Any]
@@ -105,7 +105,8 @@ def discover(
         return {BACKGROUND: 0, FOREGROUND: max(values)}
     classes = sorted(value for value in values if value != IGNORE)
     if len(classes) < 2:
-        raise DataError(
+        raise MaskError(
+            "mask-one-value",
             f"the masks hold {list_values(values)}, and so nothing to tell apart",
             where=where,
             hint=_GIVE_CLASSES,
@@ -155,7 +156,8 @@ def _values(seen: Sequence[_Seen], ignored: set[int]) -> Counter[int]:
 def _refuse_what_numbers_nothing(seen: Sequence[_Seen], where: str, multilabel: bool) -> None:
     lossy = [mask.path.name for mask in seen if mask.lossy]
     if lossy:
-        raise DataError(
+        raise MaskError(
+            "mask-lossy",
             f"{len(lossy)} of {len(seen)} masks are JPEGs or the like, first {lossy[0]}: near edges their values are "
             "not those that were saved",
             where=where,
@@ -165,7 +167,8 @@ def _refuse_what_numbers_nothing(seen: Sequence[_Seen], where: str, multilabel: 
     if coloured and not multilabel:
         colours: Counter[int] = sum((mask.colours for mask in seen), Counter())
         shown = list_values(colours, coloured=True)
-        raise DataError(
+        raise MaskError(
+            "mask-coloured",
             f"{len(coloured)} of {len(seen)} masks are in colours, first {coloured[0]}: {shown}",
             where=where,
             hint="say which class each colour is: data.classes={road: '#804080', ...}",
@@ -176,7 +179,8 @@ def _refuse_unclear(values: Counter[int], seen: Sequence[_Seen], where: str) -> 
     both = any({1, IGNORE} <= mask.values.keys() for mask in seen)
     if set(values) == {0, 1, IGNORE} and not both:
         one, white = (next(mask.path.name for mask in seen if value in mask.values) for value in (1, IGNORE))
-        raise DataError(
+        raise MaskError(
+            "mask-values",
             f"some masks hold 0 and 1 ({one}), others 0 and 255 ({white}), and none both",
             where=where,
             hint="say whether 255 is a class, data.classes={background: 0, foreground: [1, 255]}, "
@@ -185,7 +189,8 @@ def _refuse_unclear(values: Counter[int], seen: Sequence[_Seen], where: str) -> 
     between = {value: count for value, count in values.items() if value not in (0, IGNORE)}
     two_shades = 0 in values and IGNORE in values and sum(between.values()) < 0.1 * sum(values.values())
     if len(values) > _MOST_CLASSES or (two_shades and max(between, default=0) > _MOST_CLASSES):
-        raise DataError(
+        raise MaskError(
+            "mask-smoothed",
             f"the masks hold {list_values(values)}: too many to be ids, or edges that were smoothed",
             where=where,
             hint=f"{_GIVE_CLASSES}; where edges were smoothed, with data.nearest_colour=true",

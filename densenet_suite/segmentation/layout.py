@@ -129,7 +129,10 @@ def _chosen(whole: PairedFiles, images: Path, names: Path) -> PairedFiles:
     """Return the part of unsplit files that a list of names chooses, each with or without its ending."""
     pairs = {path_key(pair.image, images): pair for pair in whole.pairs}
     unlabelled = {path_key(path, images): path for path in whole.unlabelled}
-    lines = names.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = names.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"list of names cannot be read: {error}", where=str(names)) from None
     wanted = [re.sub(r"\\", "/", line.strip()) for line in lines if line.strip()]
     keys = [without_ending(name) if name not in pairs and name not in unlabelled else name for name in wanted]
     unknown = [name for name, key in zip(wanted, keys, strict=True) if key not in pairs and key not in unlabelled]

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from densenet_suite.errors import DataError
+from densenet_suite.findings import FaultError
 from densenet_suite.images import ImageRecord, open_image, read_header
 from densenet_suite.rasters import open_raster, read_raster
 
@@ -19,12 +20,8 @@ _GDAL_NODATA = 42113  # the tag that says which value is no data
 _NO_VALUE = -(2**31)  # stands where there is no data, and is in no class table
 
 
-class MaskError(DataError):
-    """A mask that cannot be used as it is; `check` names the kind of fault in a report."""
-
-    def __init__(self, check: str, what: str, *, where: str | None = None, hint: str | None = None):
-        super().__init__(what, where=where, hint=hint)
-        self.check = check
+class MaskError(FaultError):
+    """A mask that cannot be used as it is."""
 
 
 @dataclass(frozen=True)

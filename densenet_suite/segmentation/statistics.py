@@ -1,8 +1,6 @@
 """What the training pixels are like: the normalisation of data that no published weights know, and class weights."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,32 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densenet_suite.errors import DataError
+from densenet_suite.moments import Moments, image_moments
 from densenet_suite.preprocess import Normalization
-from densenet_suite.rasters import open_raster, with_bands
-from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
-from densenet_suite.tiles import Window
+from densenet_suite.segmentation.datasets import SegmentationSet
 
-Array = np.ndarray[Any, Any]
 _READERS = 4
-_PIXELS_AT_ONCE = 2**22
-
-
-class _Moments(NamedTuple):
-    """Number of pixels, and the mean and the sum of squared deviations of each band, float64 [c]."""
-
-    pixels: int
-    mean: Array
-    squares: Array
-
-    def plus(self, other: "_Moments") -> "_Moments":
-        """Join two parts (Chan et al. 1979, eq. 2.1), which unlike sums of squares loses no digits."""
-        pixels = self.pixels + other.pixels
-        if pixels == 0:
-            return self
-        apart = other.mean - self.mean
-        mean = self.mean + apart * (other.pixels / pixels)
-        squares = self.squares + other.squares + apart**2 * (self.pixels * other.pixels / pixels)
-        return _Moments(pixels, mean, squares)
 
 
 def normalization_for(train: SegmentationSet, bands: int) -> Normalization | None:
@@ -64,9 +41,9 @@ def statistics(train: SegmentationSet, bands: int) -> Normalization:
     Raises:
         DataError: an image cannot be read, or there is no pixel with data.
     """
-    moments = _Moments(0, np.zeros(bands), np.zeros(bands))
+    moments = Moments.none(bands)
     with ThreadPoolExecutor(_READERS) as pool:
-        for part in pool.map(lambda scene: _of_scene(scene, bands), train.scenes):
+        for part in pool.map(lambda scene: image_moments(scene.path, bands), train.scenes):
             moments = moments.plus(part)
     if moments.pixels == 0:
         raise DataError("no pixel of the training images has data", where=str(train.source))
@@ -97,31 +74,3 @@ def class_weights(train: SegmentationSet) -> Float[Tensor, " k"]:
         frequency = pixels.sum(0)[present] / known[present]
         weights[present] = np.median(frequency) / frequency
     return torch.from_numpy(weights).float()
-
-
-def _of_scene(scene: LabelledScene, bands: int) -> _Moments:
-    moments = _Moments(0, np.zeros(bands), np.zeros(bands))
-    with open_raster(scene.path) as raster:
-        for window in _stripes(scene.height, scene.width):
-            values, missing = raster.read(window)
-            pixels = with_bands(values, bands, raster.record).reshape(-1, bands)
-            if missing is not None:
-                pixels = pixels[~missing.reshape(-1)]
-            moments = moments.plus(_of_pixels(pixels))
-    return moments
-
-
-def _of_pixels(pixels: Array) -> _Moments:
-    """Return the moments of pixels [n c]."""
-    if len(pixels) == 0:
-        return _Moments(0, np.zeros(pixels.shape[1]), np.zeros(pixels.shape[1]))
-    exact = pixels.astype(np.float64)
-    mean = exact.mean(0)
-    return _Moments(len(pixels), mean, ((exact - mean) ** 2).sum(0))
-
-
-def _stripes(height: int, width: int) -> Iterator[Window]:
-    """Cut a scene into whole rows, of not too many pixels at once."""
-    rows = max(1, _PIXELS_AT_ONCE // width)
-    for top in range(0, height, rows):
-        yield Window(top, 0, min(rows, height - top), width)

@@ -7,7 +7,9 @@ from typing import Any
 from densenet_suite.augment import AugmentPolicy
 from densenet_suite.config.detection import DetectionConfig
 from densenet_suite.detection.build import create_detector, load_model, save_detector
+from densenet_suite.detection.checks import AnchorPlan, BoxTable, check_boxes, check_network
 from densenet_suite.detection.data import DetectionData
+from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.layout import name_split
 from densenet_suite.detection.model import EfficientDet
 from densenet_suite.detection.postprocess import Postprocess
@@ -68,6 +70,15 @@ def _trained_detection(config: DetectionConfig, model: EfficientDet) -> Detectio
     return DetectionTask(model, postprocess=Postprocess(**config.postprocess.model_dump()))
 
 
+def _check_detection(config: DetectionConfig, splits: Mapping[str, DetectionSet], advise: bool) -> dict[str, Any]:
+    row = _row(config)
+    levels = tuple(range(row.min_level, row.max_level + 1))
+    plan = AnchorPlan(config.input_size, levels, row.anchor_scale, row.aspects)
+    tables = {name: BoxTable.of(split) for name, split in splits.items()}
+    check_boxes(splits, tables)
+    return check_network(splits, tables, plan, config.postprocess.max_detections, advise=advise)
+
+
 def _row(config: DetectionConfig) -> DetectorSpec:
     """Return the architecture's row, with the numbers that the config sets itself."""
     model = config.model
@@ -83,6 +94,7 @@ DETECTION = Slice(
     data=_detection_data,
     task=_detection_task,
     trained=_trained_detection,
+    check=_check_detection,
     load=load_model,
     save=_save_detection,
     monitor="val/AP",

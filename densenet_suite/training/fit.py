@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from densenet_suite.config.schema import Config
 from densenet_suite.errors import DataError
 from densenet_suite.files import write_json
+from densenet_suite.findings import Findings
 from densenet_suite.installed import is_installed
 from densenet_suite.sampling import Stream, derive_seed
 from densenet_suite.training.averaging import EvaluationWeights
@@ -30,6 +31,7 @@ from densenet_suite.training.slice import Slice
 from densenet_suite.training.slices import SLICES
 
 logger = logging.getLogger(__name__)
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "note": logging.INFO}
 
 
 class StepSeeds(L.Callback):
@@ -66,7 +68,7 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
         started = time.monotonic()
         logger.info("run folder %s", run.dir)
         data = parts.data(config, None)
-        _report_data(data, run)
+        _report_data(config, data, run)
         torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
         task = parts.task(config, data)
         task.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs by up to a half
@@ -132,14 +134,20 @@ def _loggers(run: Run) -> list[Logger]:
     return []
 
 
-def _report_data(data: Any, run: Run) -> None:
-    reports = [split.report() for split in data.splits.values()]
+def _report_data(config: Config, data: Any, run: Run) -> None:
+    """Check the data as far as it costs little, and stop at errors; the pictures are left to `data check`."""
+    splits = data.splits
     data.split("train")  # says what is missing where there is nothing to train on
-    for split in data.splits.values():
+    network = SLICES[config.task].check(config, splits, False)
+    told: list[Findings] = []  # splits that were divided share theirs
+    for split in splits.values():
         logger.info("%s: %s", split.name, split.describe())
-        for finding in split.findings:
-            logger.warning("%s: %s", split.name, finding)
-    write_json(run.data_report_path, {"splits": reports})
+        for finding in split.findings if split.findings not in told else ():
+            logger.log(_LEVELS[finding.severity], "%s: %s [%s]", split.name, finding, finding.check)
+        told.append(split.findings)
+    write_json(run.data_report_path, {"splits": [split.report() for split in splits.values()], "network": network})
+    for split in splits.values():
+        split.findings.raise_errors()
 
 
 def _saver(config: Config, parts: Slice) -> Callable[[Path, Any, float | None, int], None]:

@@ -12,7 +12,9 @@ from densenet_suite.augment import MaskPolicy
 from densenet_suite.config.segmentation import SegmentationConfig
 from densenet_suite.errors import ConfigError
 from densenet_suite.segmentation.build import create_segmenter, load_model, save_segmenter
+from densenet_suite.segmentation.checks import check_crops, check_masks
 from densenet_suite.segmentation.data import SegmentationData
+from densenet_suite.segmentation.datasets import SegmentationSet
 from densenet_suite.segmentation.loss_terms import LossTerm
 from densenet_suite.segmentation.model import Segmenter
 from densenet_suite.segmentation.statistics import class_weights
@@ -104,6 +106,13 @@ def _class_weights(config: SegmentationConfig, data: SegmentationData) -> Tensor
     return torch.tensor([given[name] for name in names])
 
 
+def _check_segmentation(
+    config: SegmentationConfig, splits: Mapping[str, SegmentationSet], advise: bool
+) -> dict[str, Any]:
+    check_masks(splits)
+    return check_crops(splits, config.input_size, config.data.scale)
+
+
 def _trained_segmentation(config: SegmentationConfig, model: Segmenter) -> SegmentationTask:
     terms = tuple(LossTerm(**term.model_dump()) for term in config.loss.terms)
     tiles = config.tiles
@@ -122,6 +131,7 @@ SEGMENTATION = Slice(
     data=_segmentation_data,
     task=_segmentation_task,
     trained=_trained_segmentation,
+    check=_check_segmentation,
     load=load_model,
     save=_save_segmentation,
     monitor="val/mIoU",

@@ -17,6 +17,9 @@ class Slice:
         data: makes the data module; called with the config and a trained network, or None.
         task: makes a new network under its Lightning module; called with the config and the data.
         trained: puts a trained network under its Lightning module; called with the config and the network.
+        check: looks at splits that have been read, adds what it notices to their findings, and returns what the network
+            will make of them as plain values; called with the config, the splits by name, and whether to compute what
+            other settings would do.
         load: reads a model file; returns the network and the file's card.
         save: writes one; called with the path, the Lightning module, (height, width) and the provenance.
         monitor: the score that decides what is best, higher is better.
@@ -26,6 +29,7 @@ class Slice:
     data: Callable[[Any, Any], Any]
     task: Callable[[Any, Any], Any]
     trained: Callable[[Any, Any], Any]
+    check: Callable[[Any, Mapping[str, Any], bool], dict[str, Any]]
     load: Callable[[Path], tuple[Any, dict[str, Any]]]
     save: Callable[[Path, Any, tuple[int, int], Mapping[str, Any]], None]
     monitor: str

@@ -1,0 +1,403 @@
+"""What can be said of boxes once they are read: doubles, swapped axes, balance of classes, and what the network sees.
+
+Everything is counted in arrays over all boxes of a split. Only the matching of anchors goes image by image, over a
+sample that is stated where it is one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from densenet_suite.detection.anchors import anchor_boxes
+from densenet_suite.detection.datasets import DetectionSet
+from densenet_suite.detection.matching import match_anchors
+from densenet_suite.geometry import Letterbox
+
+Array = np.ndarray[Any, Any]
+
+_DOUBLE_IOU = 0.9
+_SWAPPED = 0.05  # share of boxes that leave their picture, from which swapped axes are suspected
+_FITS_SWAPPED = 0.95  # share of those that fit once their axes are exchanged
+_FAR_OUT = 0.02  # of a side: sloppier boxes than this are rare, swapped ones leave by more
+_RARE = 10  # objects of a class
+_IMBALANCE = 1000
+_FEW_ANCHORS = 0.2  # share of objects that no more than one anchor is to find
+_PAIRS = 100_000_000  # of objects and anchors that are compared: a second or so
+_SHRUNK = 3.0  # how much smaller a scene may become before tiles are advised
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """All boxes of a split that have a place in their pictures.
+
+    Attributes:
+        boxes: [n 4] xyxy in pixels of the files, as they are written.
+        labels: [n].
+        crowd: [n].
+        image: [n] number of the picture, ascending.
+        sizes: [m 2] height and width of each picture.
+    """
+
+    boxes: Array
+    labels: Array
+    crowd: Array
+    image: Array
+    sizes: Array
+
+    @classmethod
+    def of(cls, split: DetectionSet) -> Self:
+        """Collect the boxes of a split."""
+        objects = [image.objects for image in split.images]
+        counts = [len(entry) for entry in objects]
+        return cls(
+            boxes=np.concatenate([np.zeros((0, 4)), *(entry.boxes for entry in objects)]),
+            labels=np.concatenate([np.zeros(0, np.int64), *(entry.labels for entry in objects)]),
+            crowd=np.concatenate([np.zeros(0, bool), *(entry.crowd for entry in objects)]),
+            image=np.repeat(np.arange(len(objects)), counts),
+            sizes=np.array([(image.height, image.width) for image in split.images], np.int64).reshape(-1, 2),
+        )
+
+    @property
+    def trained(self) -> Array:
+        """Which boxes are trained on: all but crowd regions."""
+        return ~self.crowd
+
+    def limits(self) -> Array:
+        """Return [n 4] the width, height, width and height of each box's picture."""
+        return self.sizes[self.image][:, [1, 0, 1, 0]]
+
+    def clipped(self) -> Array:
+        """Return [n 4] the boxes cut off at the borders."""
+        return np.clip(self.boxes, 0, self.limits())
+
+
+@dataclass(frozen=True)
+class AnchorPlan:
+    """The anchors of a detector: (height, width) of its input, its levels, and scale and shapes; see `anchor_boxes`."""
+
+    size: tuple[int, int]
+    levels: tuple[int, ...]
+    scale: float
+    aspects: tuple[tuple[float, float], ...]
+
+    def anchors(self) -> torch.Tensor:
+        """Return them all, [n 4] xyxy."""
+        cells = [(-(-self.size[0] // 2**level), -(-self.size[1] // 2**level)) for level in self.levels]
+        return anchor_boxes(self.size, cells, self.scale, self.aspects)
+
+    def alternatives(self) -> dict[str, Self]:
+        """Return plans that see smaller objects, by the keys of the config that make them."""
+        larger = [tuple(128 * max(1, round(side * factor / 128)) for side in self.size) for factor in (1.5, 2)]
+        plans = {
+            f"data.size={_side(size)}": replace(self, size=size)
+            for size in larger
+            if size[0] > self.size[0] and size[1] > self.size[1]
+        }
+        for factor in (0.75, 0.5):
+            scale = round(self.scale * factor, 1)
+            plans[f"model.anchor_scale={scale:g}"] = replace(self, scale=scale)
+        if self.levels[0] > 2:
+            finer = self.levels[0] - 1
+            plans[f"model.min_level={finer}"] = replace(self, levels=(finer, *self.levels))
+        return plans
+
+
+def check_boxes(splits: Mapping[str, DetectionSet], tables: Mapping[str, BoxTable]) -> None:
+    """Add to the findings of each split what its boxes and classes show."""
+    for name, split in splits.items():
+        _note_doubles(split, tables[name])
+        _note_swapped(split, tables[name])
+        _note_extremes(split, tables[name])
+    train = splits.get("train")
+    if train is None:
+        return
+    counts = np.bincount(tables["train"].labels[tables["train"].trained], minlength=len(train.classes))
+    _note_balance(train, counts)
+    for name in splits.keys() - {"train"}:
+        table = tables[name]
+        here = np.bincount(table.labels[table.trained], minlength=len(train.classes))
+        only = np.flatnonzero((counts == 0) & (here > 0))
+        splits[name].findings.several(
+            "warning",
+            "class-not-in-train",
+            len(only),
+            [f"class {train.classes.names[i]!r} has {here[i]} objects here and none to train on" for i in only],
+            "divide the images anew, so that each class is trained on",
+        )
+
+
+def check_network(
+    splits: Mapping[str, DetectionSet],
+    tables: Mapping[str, BoxTable],
+    plan: AnchorPlan,
+    max_detections: int,
+    *,
+    advise: bool,
+) -> dict[str, Any]:
+    """Say what a detector will make of the objects; what it will not be able to learn is added to the findings.
+
+    Args:
+        splits: by name.
+        tables: their boxes.
+        plan: the anchors of the detector.
+        max_detections: most that are evaluated in an image.
+        advise: whether to compute what other sizes and anchors would do, where few anchors find the objects.
+
+    Returns:
+        plain values: the sides of the objects at the network's size, and shares of those that few anchors find.
+    """
+    for name, split in splits.items():
+        _note_many(split, tables[name], max_detections)
+        _note_large(split, tables[name], plan.size)
+    if "train" not in splits or not tables["train"].trained.any():
+        return {}
+    split, table = splits["train"], tables["train"]
+    sides = object_sides(table, plan.size)
+    sample = _sample(table, len(plan.anchors()))
+    counts = anchors_per_object(table, plan, sample)
+    labels = table.labels[sample]
+    share = float((counts <= 1).mean())
+    names = split.classes.names
+    summary = {
+        "size": list(plan.size),
+        "object_sides": {f"p{q}": round(float(np.percentile(sides, q)), 1) for q in (5, 50, 95)},
+        "objects_matched": len(sample),
+        "objects": int(table.trained.sum()),
+        "no_anchor": float((counts == 0).mean()),
+        "one_anchor_or_none": share,
+        "one_anchor_or_none_per_class": {
+            names[i]: float((counts[labels == i] <= 1).mean()) for i in np.unique(labels).tolist()
+        },
+    }
+    if share >= _FEW_ANCHORS:
+        _note_few_anchors(split, table, plan, summary, advise=advise)
+    return summary
+
+
+def object_sides(table: BoxTable, size: tuple[int, int]) -> Array:
+    """Return the mean side (root of the area) of each object that is trained on, in pixels of the network's input."""
+    boxes = _on_canvas(table, size)[table.trained]
+    return np.asarray(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))
+
+
+def anchors_per_object(table: BoxTable, plan: AnchorPlan, sample: Array) -> Array:
+    """Return how many anchors are to find each of the boxes `sample`, rows of the table in ascending order."""
+    anchors = plan.anchors()
+    boxes = _on_canvas(table, plan.size)[sample]
+    images = table.image[sample]
+    starts = np.flatnonzero(np.diff(images, prepend=-1))
+    counts = np.zeros(len(sample), np.int64)
+    for start, stop in zip(starts, [*starts[1:], len(sample)], strict=True):
+        rows = torch.from_numpy(boxes[start:stop].astype(np.float32))[None]
+        matches = match_anchors(rows, torch.zeros(1, stop - start, dtype=torch.int64), anchors)[0]
+        counts[start:stop] = torch.bincount(matches[matches >= 0], minlength=stop - start).numpy()
+    return counts
+
+
+def _sample(table: BoxTable, anchors: int) -> Array:
+    """Return the rows of all objects of pictures spread over the split, as many as can be matched in little time."""
+    rows = np.flatnonzero(table.trained)
+    most = max(200, _PAIRS // anchors)
+    if len(rows) <= most:
+        return rows
+    images = np.unique(table.image[rows])
+    order = np.argsort((np.arange(len(images)) * 0.6180339887) % 1, kind="stable")  # spread, and the same every time
+    per_image = np.bincount(table.image[rows], minlength=len(table.sizes))
+    taken = images[order[np.cumsum(per_image[images[order]]) <= most]]
+    return rows[np.isin(table.image[rows], taken if len(taken) else images[:1])]
+
+
+def _on_canvas(table: BoxTable, size: tuple[int, int]) -> Array:
+    different, which = np.unique(table.sizes, axis=0, return_inverse=True)
+    scales = np.array([Letterbox.fit((int(h), int(w)), size).scale for h, w in different]).reshape(-1, 2)
+    return np.asarray(table.clipped() * scales[which.reshape(-1)][table.image][:, [1, 0, 1, 0]])
+
+
+def _note_doubles(split: DetectionSet, table: BoxTable) -> None:
+    first, second, iou = _same_class_pairs(table, _DOUBLE_IOU)
+    twins = (table.boxes[first] == table.boxes[second]).all(1)
+    if "box-twice" not in split.findings:  # some readers have said so
+        split.findings.several(
+            "warning",
+            "box-twice",
+            int(twins.sum()),
+            [f"{_place(split, table, i)} is there twice, with the same class" for i in first[twins][:_SHOWN]],
+            "take one of them away",
+        )
+    rest = np.flatnonzero(~twins)
+    split.findings.several(
+        "warning",
+        "box-double",
+        len(rest),
+        [
+            f"{_place(split, table, first[i])} and {_numbers(table.boxes[second[i]])} overlap by {iou[i]:.2f}, "
+            f"of the same class {split.classes.names[table.labels[first[i]]]!r}"
+            for i in rest[:_SHOWN]
+        ],
+        "two boxes on one object teach the network to find it twice: take one of them away",
+    )
+
+
+def _same_class_pairs(table: BoxTable, least: float) -> tuple[Array, Array, Array]:
+    """Return the rows of boxes of one picture and class that overlap by at least so much, and the overlap."""
+    order = np.lexsort((table.boxes[:, 0], table.labels, table.image))
+    order = order[table.trained[order]]
+    boxes, group = table.boxes[order], table.image[order] * (table.labels.max(initial=0) + 1) + table.labels[order]
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    found: list[tuple[Array, Array, Array]] = []
+    ahead = np.arange(len(order))
+    for step in range(1, len(order)):
+        # a box that begins where this one has ended, or one of another group, ends the search
+        ahead = ahead[ahead + step < len(order)]
+        ahead = ahead[(group[ahead] == group[ahead + step]) & (boxes[ahead + step, 0] < boxes[ahead, 2])]
+        if not len(ahead):
+            break
+        a, b = boxes[ahead], boxes[ahead + step]
+        sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+        shared = np.prod(np.maximum(sides, 0), axis=1)
+        iou = shared / np.maximum(areas[ahead] + areas[ahead + step] - shared, 1e-12)
+        near = iou >= least
+        found.append((order[ahead[near]], order[ahead[near] + step], iou[near]))
+    empty = np.zeros(0, np.int64)
+    first, second, overlap = (np.concatenate(parts) for parts in zip((empty, empty, np.zeros(0)), *found, strict=True))
+    earlier = np.argsort(np.minimum(first, second), kind="stable")
+    return np.minimum(first, second)[earlier], np.maximum(first, second)[earlier], overlap[earlier]
+
+
+def _note_swapped(split: DetectionSet, table: BoxTable) -> None:
+    limits = table.limits()
+    beyond = (table.boxes - limits)[:, 2:] > np.maximum(1, _FAR_OUT * limits[:, 2:])
+    leaves = beyond.any(1)
+    fits = (table.boxes[:, [1, 0, 3, 2]] <= limits + 1).all(1) & (table.boxes >= -1).all(1)
+    swapped = leaves & fits
+    dropped = next((finding.count for finding in split.findings if finding.check == "box-outside"), 0)
+    total = len(table.boxes) + dropped
+    if not swapped.any() or swapped.sum() + dropped < _SWAPPED * total or swapped.sum() < _FITS_SWAPPED * leaves.sum():
+        return
+    if swapped.sum() < 3:  # of which no pattern can be seen
+        return
+    split.findings.error(
+        "boxes-swapped",
+        f"{int(swapped.sum()) + dropped} of {total} boxes leave their picture, and fit with x and y exchanged: "
+        f"{_place(split, table, int(np.flatnonzero(swapped)[0]))}",
+        "boxes are x first, then y: were they written as y, x (TensorFlow's order)?",
+    )
+
+
+def _note_extremes(split: DetectionSet, table: BoxTable) -> None:
+    boxes = table.clipped()
+    sides = boxes[:, 2:] - boxes[:, :2]
+    tiny = np.flatnonzero((sides.min(axis=1, initial=np.inf) < 1) & table.trained)
+    split.findings.several(
+        "warning",
+        "box-tiny",
+        len(tiny),
+        [f"{_place(split, table, i)} is {sides[i, 0]:.2g}x{sides[i, 1]:.2g} pixels" for i in tiny[:_SHOWN]],
+        "less than a pixel shows nothing; was it clicked by mistake?",
+    )
+    limits = table.limits()[:, 2:]
+    whole = np.flatnonzero((np.prod(sides, axis=1) >= 0.99 * np.prod(limits, axis=1)) & table.trained)
+    split.findings.several(
+        "note",
+        "box-whole-picture",
+        len(whole),
+        [f"{_place(split, table, i)} covers its whole picture" for i in whole[:_SHOWN]],
+    )
+
+
+def _note_balance(train: DetectionSet, counts: Array) -> None:
+    names = train.classes.names
+    empty = np.flatnonzero(counts == 0)
+    train.findings.several(
+        "warning",
+        "class-empty",
+        len(empty),
+        [f"class {names[i]!r} has no object in the training split: it cannot be learned" for i in empty],
+    )
+    rare = np.flatnonzero((counts > 0) & (counts < _RARE))
+    train.findings.several(
+        "note", "class-rare", len(rare), [f"class {names[i]!r} has only {counts[i]} objects to train on" for i in rare]
+    )
+    present = counts[counts > 0]
+    if len(present) > 1 and present.max() > _IMBALANCE * present.min():
+        train.findings.note(
+            "class-imbalance",
+            f"the most frequent class, {names[counts.argmax()]!r}, has {present.max() / present.min():.0f} times as "
+            "many objects as the rarest",
+        )
+
+
+def _note_many(split: DetectionSet, table: BoxTable, most: int) -> None:
+    counts = np.bincount(table.image[table.trained], minlength=len(split))
+    full = np.flatnonzero(counts > most)
+    split.findings.several(
+        "warning",
+        "many-objects",
+        len(full),
+        [f"image {split.images[i].path.name} has {counts[i]} objects, {most} are detected at most" for i in full],
+        f"postprocess.max_detections={int(100 * np.ceil(counts.max(initial=1) / 100))}",
+    )
+
+
+def _note_large(split: DetectionSet, table: BoxTable, size: tuple[int, int]) -> None:
+    shrunk = (table.sizes / np.array(size)).max(axis=1, initial=0)
+    large = np.flatnonzero(shrunk > _SHRUNK)
+    split.findings.several(
+        "note",
+        "scene-large",
+        len(large),
+        [
+            f"image {split.images[i].path.name} of {table.sizes[i, 1]}x{table.sizes[i, 0]} becomes {shrunk[i]:.1f} "
+            f"times smaller for a network of {size[1]}x{size[0]}"
+            for i in large[:_SHOWN]
+        ],
+        "where the objects on them are small, cut the pictures into tiles, or give data.size more",
+    )
+
+
+def _note_few_anchors(
+    split: DetectionSet, table: BoxTable, plan: AnchorPlan, summary: Mapping[str, Any], *, advise: bool
+) -> None:
+    share = summary["one_anchor_or_none"]
+    better = []
+    for keys, other in plan.alternatives().items() if advise else ():
+        found = anchors_per_object(table, other, _sample(table, len(other.anchors())))
+        left = float((found <= 1).mean())
+        if left < 0.8 * share:
+            better.append((left, f"{keys} leaves {100 * left:.0f} %"))
+    if better:
+        hint = "; ".join(text for _, text in sorted(better)[:4])
+    elif advise:
+        hint = "neither a larger data.size nor smaller anchors change that: are the objects much longer than wide?"
+    else:
+        hint = "densenet-suite data check says what other sizes and anchors would do"
+    looked_at = summary["objects_matched"]
+    of = "" if looked_at == summary["objects"] else f" (of {looked_at} looked at)"
+    split.findings.warning(
+        "few-anchors",
+        f"{100 * share:.0f} % of the objects{of} are found by one anchor or none at {plan.size[1]}x{plan.size[0]}; "
+        f"{_worst(summary['one_anchor_or_none_per_class'])}",
+        hint,
+    )
+
+
+def _worst(per_class: Mapping[str, float]) -> str:
+    worst = sorted(per_class.items(), key=lambda entry: -entry[1])[:3]
+    return "most of all " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in worst)
+
+
+def _place(split: DetectionSet, table: BoxTable, row: int) -> str:
+    image = split.images[int(table.image[row])]
+    return f"{image.path.name}: box {_numbers(table.boxes[row])}"
+
+
+def _numbers(box: Array) -> str:
+    return "[" + ", ".join(f"{value:.6g}" for value in box) + "]"
+
+
+def _side(size: Sequence[int]) -> str:
+    return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"
