@@ -5,6 +5,8 @@ This module needs no torch.
 
 import csv
 import json
+import mmap
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ COLUMNS = {
     "class": ("class", "label", "class_name", "category", "category_name"),
 }
 YAML_BYTES = 262_144  # thousands of class names fit into it
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _VOC_PICTURES = ("JPEGImages", "images")
 _VOC_ANNOTATIONS = ("Annotations", "annotations")
 
@@ -145,12 +148,17 @@ def find_images(root: Path, annotations: Path) -> Path:
     Raises:
         DataError: it is in none of the usual places.
     """
+    return _find_pictures(root, annotations, _first_file_name(annotations))
+
+
+def _first_file_name(annotations: Path) -> str | None:
+    """Return the first file name in a COCO file, which is not parsed for it, as it may be of half a gigabyte."""
     try:
-        entries = json.loads(annotations.read_text(encoding="utf-8-sig"))["images"]
-        first = next(str(image["file_name"]) for image in entries)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
-        return root / "images"  # reading the file properly will say what is wrong with it
-    return _find_pictures(root, annotations, first)
+        with annotations.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = _FILE_NAME.search(content)
+            return str(json.loads(found[1])) if found else None
+    except (OSError, ValueError):
+        return None  # reading the file properly will say what is wrong with it
 
 
 def load_data_yaml(path: Path) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from densenet_suite.findings import Findings
 from densenet_suite.labelled_data import SPLITS, LabelledData
 from densenet_suite.preprocess import Normalization
 from densenet_suite.sampling import EpochSampler, SequentialShard
+from densenet_suite.segmentation.class_file import read_class_file
 from densenet_suite.segmentation.class_table import RawValue, RawValues
 from densenet_suite.segmentation.crops import choose_crop
 from densenet_suite.segmentation.datasets import SegmentationSet, hold_out, read_segmentation
@@ -106,10 +107,14 @@ class SegmentationData(LabelledData[SegmentationSet]):
         if files is None:
             self.split("train")  # says what is missing
         assert files is not None
+        table, ignore = self.table, self.ignore
+        known = read_class_file(self.root, multilabel=self.multilabel) if table is None else None
+        if known is not None and not isinstance(files, CocoFile):
+            table, ignore = known.classes, (*ignore, *known.ignore)
         return find_codec(
             files,
-            classes=self.table,
-            ignore=self.ignore,
+            classes=table,
+            ignore=ignore,
             nearest=self.nearest,
             multilabel=self.multilabel,
             given=self.given_classes,
