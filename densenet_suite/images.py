@@ -19,6 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
+from densenet_suite.archives import file_size, member_of, open_binary, source_of
 from densenet_suite.errors import DataError
 from densenet_suite.reader_warnings import without_reader_warnings
 
@@ -101,7 +102,8 @@ def read_deep_png(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
     with open_image(path) as image:
         record = _record(path, image)
         image.load()  # notices damage, where OpenCV returns half a picture
-    decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    with open_binary(path) as file:
+        decoded = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16:
         raise DataError("OpenCV does not read this PNG in 16 bits", where=str(path), hint=_SCALE_DOWN)
     if decoded.ndim == 2:
@@ -164,12 +166,11 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         DataError: the file is missing, empty, damaged, not an image, has several pages or more than 100 million pixels.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # such as a pipe, which would be waited for
+        if member_of(path) is None and not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             raise DataError("image is no file", where=str(path))
-        if status.st_size == 0:
+        if file_size(path) == 0:
             raise DataError("image file is empty", where=str(path))
-        with without_reader_warnings(), Image.open(path, formats=_KINDS) as image:
+        with without_reader_warnings(), Image.open(source_of(path), formats=_KINDS) as image:
             _check_size(path, image)
             yield image
     except DataError:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from densenet_suite.archives import member_of, open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.images import IMAGE_SUFFIXES, open_image
@@ -33,11 +34,9 @@ def picture_names(paths: Sequence[Path], findings: Findings, *, by_stem: bool = 
     Raises:
         DataError: a picture has no ending that says what it is, and is of no common format.
     """
-    shared = _shared_folder(paths)
     names: list[str] = []
     taken: set[str] = set()
-    for path in paths:
-        old = path.relative_to(shared).as_posix()
+    for path, old in zip(paths, _names_below(paths), strict=True):
         wanted = PurePosixPath(*(_safe(part) for part in old.split("/")))
         if by_stem and wanted.suffix.lower() not in IMAGE_SUFFIXES:
             wanted = wanted.with_name(wanted.name + _ending(path))
@@ -71,11 +70,18 @@ def place_pictures(paths: Sequence[Path], names: Sequence[str], folder: Path, *,
                 continue
             except OSError:  # another disk, or a file system without links
                 pass
-        shutil.copyfile(path, target)
+        with open_binary(path) as source, target.open("wb") as written:
+            shutil.copyfileobj(source, written)
 
 
-def _shared_folder(paths: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+def _names_below(paths: Sequence[Path]) -> list[str]:
+    """Return the names of files below the folder that all of them share, or in the archives that they lie in."""
+    members = [member_of(path) for path in paths]
+    inside = [member.name for member in members if member is not None]
+    if len(inside) == len(paths):
+        return inside
+    shared = Path(os.path.commonpath([path.parent for path in paths]))
+    return [path.relative_to(shared).as_posix() for path in paths]
 
 
 def _safe(part: str) -> str:

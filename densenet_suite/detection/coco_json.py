@@ -8,7 +8,7 @@ area) is mended, counted and reported. Polygons and RLE are kept as they are; no
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,14 +55,37 @@ def read_coco(
     """
     annotations, images = Path(annotations), Path(images)
     findings = findings or Findings(str(annotations))
-    content = _load_json(annotations)
-    reader = _CocoReader(content, images, findings)
+    return read_content(name, annotations, _load_json(annotations), images.joinpath, classes, findings)
+
+
+def read_content(
+    name: str,
+    where: Path,
+    content: Mapping[str, Any],
+    locate: Callable[[str], Path],
+    classes: ClassTable | None,
+    findings: Findings,
+) -> DetectionSet:
+    """Read what a COCO file holds, from wherever it comes.
+
+    Args:
+        name: of the split.
+        where: the file or folder that it is from.
+        content: with the lists images, annotations and categories.
+        locate: gives the path of a file name.
+        classes: see `read_coco`.
+        findings: takes what is found.
+
+    Raises:
+        DataError: there are faults that would make a run wrong: all kinds at once.
+    """
+    reader = _CocoReader(content, locate, findings)
     labels = reader.read_categories(classes)
     files = reader.read_images()
     findings.raise_errors()
     objects = reader.read_annotations(files, labels)
     findings.raise_errors()
-    return DetectionSet(name, annotations, reader.classes, reader.assemble(files, objects), findings)
+    return DetectionSet(name, where, reader.classes, reader.assemble(files, objects), findings)
 
 
 def _load_json(path: Path) -> Mapping[str, Any]:
@@ -107,9 +130,9 @@ class _Object(NamedTuple):
 class _CocoReader:
     """Turns the three lists of a file into images with objects, noting faults as it goes."""
 
-    def __init__(self, content: Mapping[str, Any], folder: Path, findings: Findings):
+    def __init__(self, content: Mapping[str, Any], locate: Callable[[str], Path], findings: Findings):
         self.content = content
-        self.folder = folder
+        self.locate = locate
         self.findings = findings
         self.classes = ClassTable((), ())
         self._annotation_ids: set[int] = set()
@@ -179,7 +202,7 @@ class _CocoReader:
             if any(side is not None and (not _is_id(side) or side < 1) for side in sides):
                 self.findings.error("image-size", f"{place} has height {sides[0]!r} and width {sides[1]!r}")
                 continue
-            files[image["id"]] = ListedImage(image["id"], self.folder / file_name, place, (sides[0], sides[1]))
+            files[image["id"]] = ListedImage(image["id"], self.locate(file_name), place, (sides[0], sides[1]))
         if not self.content["images"]:
             self.findings.error("no-images", "the list of images is empty")
         check_headers(list(files.values()), self.findings)

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import yaml
 
 from densenet_suite.errors import DataError
+from densenet_suite.shards import ShardSplit, find_shards
 
-Format = Literal["coco", "voc", "yolo", "csv"]
+Format = Literal["coco", "voc", "yolo", "csv", "shards"]
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 # the names that the columns of a table may have, in small letters
@@ -80,7 +81,7 @@ class CsvFile:
         return f"CSV, as {self.table} has columns of boxes"
 
 
-SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile
+SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile | ShardSplit
 
 
 def find_split(root: Path, split: str, format: Format | None = None) -> SplitFiles | None:
@@ -93,7 +94,8 @@ def find_split(root: Path, split: str, format: Format | None = None) -> SplitFil
     2. YOLO: a yaml file with names and <split>;
     3. Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/<split>.txt; or XML files in <split>/ beside the
        pictures, in <split>/Annotations/ or in Annotations/<split>/; without any split, all of them to train on;
-    4. CSV: <split>.csv, <split>_labels.csv, <split>/_annotations.csv, or a table with a column split.
+    4. CSV: <split>.csv, <split>_labels.csv, <split>/_annotations.csv, or a table with a column split;
+    5. sharded tars: shards/<split>-000000.tar and so on, or the same without a folder.
 
     Args:
         root: the folder.
@@ -119,7 +121,8 @@ def name_split(
     Args:
         root: the folder.
         split: its name.
-        annotations: a COCO file, a folder of XML files or a list of their names, a YOLO dataset's yaml, or a table.
+        annotations: a COCO file, a folder of XML files or a list of their names, a YOLO dataset's yaml, a table, or
+            a pattern of tars (shards/train-*.tar).
         images: the folder of the pictures; None to look for it. YOLO's yaml says itself where they are.
         format: the format, where the ending does not say it.
 
@@ -137,6 +140,8 @@ def name_split(
         folder = path if path.is_dir() else _first_folder(root, _VOC_ANNOTATIONS) or path.parent
         beside = _first_folder(folder.parent, _VOC_PICTURES) or folder
         return VocFolder(folder, root / images if images else beside, None if path.is_dir() else path)
+    if format == "shards":
+        return ShardSplit.of_archives(path.parent, sorted(path.parent.glob(path.name)))
     if format == "csv":
         return CsvFile(path, root / images if images is not None else _find_pictures(root, path, _first_row(path)))
     return CocoFile(path, root / images if images is not None else find_images(root, path))
@@ -200,7 +205,7 @@ def column_numbers(header: Iterable[str]) -> dict[str, int]:
 def _kind_of(path: Path) -> Format:
     if path.is_dir() or path.suffix.lower() == ".txt":
         return "voc"
-    kinds: dict[str, Format] = {".yaml": "yolo", ".yml": "yolo", ".csv": "csv"}
+    kinds: dict[str, Format] = {".yaml": "yolo", ".yml": "yolo", ".csv": "csv", ".tar": "shards"}
     return kinds.get(path.suffix.lower(), "coco")
 
 
@@ -267,11 +272,18 @@ def _find_csv(root: Path, split: str, alias: str) -> CsvFile | None:
     return CsvFile(found[0], _find_pictures(root, found[0], _first_row(found[0]))) if found else None
 
 
+def _find_shards(root: Path, split: str, alias: str) -> ShardSplit | None:
+    found = find_shards(root, (alias,))
+    first = next(found.samples(), None) if found is not None else None
+    return found if first is not None and "json" in first.files else None  # others hold masks
+
+
 _FINDERS: dict[Format, Callable[[Path, str, str], SplitFiles | None]] = {
     "coco": _find_coco,
     "yolo": _find_yolo,
     "voc": _find_voc,
     "csv": _find_csv,
+    "shards": _find_shards,
 }
 
 

@@ -13,6 +13,7 @@ to `background`, and what that loses is counted.
 """
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -72,6 +73,13 @@ def write_masks(
             _save(_picture(mask, kind, colours, unknown), folder / name)
     _class_file(kind, names, colours, unknown).write(root)
     return lost
+
+
+def png(mask: Array) -> bytes:
+    """Return a mask [h w] of uint8 as the bytes of a grey PNG."""
+    content = BytesIO()
+    Image.fromarray(mask).save(content, "PNG")
+    return content.getvalue()
 
 
 def _class_file(kind: MaskKind, names: tuple[str, ...], colours: list[Colour], unknown: Colour) -> ClassFile:

@@ -13,6 +13,7 @@ import numpy as np
 from densenet_suite.detection.coco_writer import write_coco
 from densenet_suite.detection.csv_writer import write_csv
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objects
+from densenet_suite.detection.shards import write_shards as write_box_shards
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.detection.voc_writer import write_voc
 from densenet_suite.detection.yolo_writer import write_yolo
@@ -24,6 +25,7 @@ from densenet_suite.segmentation.coco_masks import BACKGROUND
 from densenet_suite.segmentation.datasets import SegmentationSet
 from densenet_suite.segmentation.mask_writer import write_masks
 from densenet_suite.segmentation.regions import connected_regions
+from densenet_suite.segmentation.shards import write_shards as write_mask_shards
 from densenet_suite.verbs.dataset import open_dataset
 
 _BOXES = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo, "csv": write_csv}
@@ -129,6 +131,9 @@ def _write(
     sets: Mapping[str, Any], root: Path, to: str, *, masks: bool, copy: bool, shard_mb: int
 ) -> dict[str, Findings]:
     root.mkdir(parents=True)
+    if to == "shards":
+        write = write_mask_shards if masks else write_box_shards
+        return write(sets, root, limit=shard_mb * 1_000_000)
     if masks:
         if to == "coco":
             return write_coco_masks(sets, root, copy=copy)
