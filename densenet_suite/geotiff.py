@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from densenet_suite.archives import member_of
 from densenet_suite.errors import DataError
 from densenet_suite.images import ImageRecord
 from densenet_suite.reader_warnings import without_reader_warnings
@@ -51,7 +52,13 @@ def open_geotiff(path: Path) -> Any:
     import rasterio
 
     with reading(path), without_reader_warnings():
-        return rasterio.open(path, driver="GTiff")
+        return rasterio.open(_gdal_name(path), driver="GTiff")
+
+
+def _gdal_name(path: Path) -> str:
+    """Return how GDAL calls a file, or a member of an archive."""
+    member = member_of(path)
+    return str(path) if member is None else f"/vsisubfile/{member.offset}_{member.size},{member.archive}"
 
 
 @contextmanager

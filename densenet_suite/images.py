@@ -19,6 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
+from densenet_suite.archives import file_size, member_of, open_binary, source_of
 from densenet_suite.errors import DataError
 from densenet_suite.reader_warnings import without_reader_warnings
 
@@ -102,7 +103,8 @@ def read_deep_png(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
     with open_image(path) as image:
         record = _record(path, image)
         image.load()  # notices damage, where OpenCV returns half a picture
-    decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    with open_binary(path) as file:
+        decoded = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16:
         raise DataError("OpenCV does not read this PNG in 16 bits", where=str(path), hint=_SCALE_DOWN)
     if decoded.ndim == 2:
@@ -165,12 +167,11 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         DataError: the file is missing, empty, damaged, not an image, has several pages or more than 100 million pixels.
     """
     try:
-        status = path.stat()
-        if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode) or stat.S_ISCHR(status.st_mode):
-            raise DataError("image is no file but a pipe or device, which could be waited for", where=str(path))
-        if status.st_size == 0:
+        if member_of(path) is None and _makes_wait(path.stat().st_mode):
+            raise DataError("image is no file but a pipe or device", where=str(path))
+        if file_size(path) == 0:
             raise DataError("image file is empty", where=str(path))
-        with without_reader_warnings(), Image.open(path, formats=_KINDS) as image:
+        with without_reader_warnings(), Image.open(source_of(path), formats=_KINDS) as image:
             _check_size(path, image)
             yield image
     except DataError:
@@ -185,6 +186,10 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise DataError("file is not an image of a known kind", where=str(path)) from None
     except PILLOW_ERRORS as error:
         raise DataError(f"image file is damaged: {error}", where=str(path)) from error
+
+
+def _makes_wait(mode: int) -> bool:
+    return any(kind(mode) for kind in (stat.S_ISFIFO, stat.S_ISSOCK, stat.S_ISCHR))
 
 
 def _check_size(path: Path, image: Image.Image) -> None:

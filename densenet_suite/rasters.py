@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
+from densenet_suite.archives import open_binary, source_of
 from densenet_suite.errors import DataError, MissingExtraError
 from densenet_suite.geotiff import Georeference, describe_geotiff, open_geotiff, reading
 from densenet_suite.images import MAX_PIXELS, PILLOW_ERRORS, ImageRecord, read_deep_png, read_header, read_image
@@ -214,7 +215,7 @@ def _needs_rasterio(path: Path) -> bool:
     if _start(path) not in _TIFF_STARTS:
         return False
     try:
-        with without_reader_warnings(), Image.open(path, formats=("TIFF",)) as image:
+        with without_reader_warnings(), Image.open(source_of(path), formats=("TIFF",)) as image:
             tags: Any = getattr(image, "tag_v2", {})
             pages, pixels = getattr(image, "n_frames", 1), image.width * image.height
             deep_colour = ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I")
@@ -228,7 +229,7 @@ def _needs_rasterio(path: Path) -> bool:
 
 def _start(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             return file.read(4)
     except OSError:  # reading it says what is wrong with it
         return b""

@@ -29,6 +29,7 @@ from densenet_suite.detection.annotation_checks import (
     read_annotation_text,
     to_number,
 )
+from densenet_suite.detection.coordinates import to_corners
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.layout import load_data_yaml
 from densenet_suite.detection.structures import ClassTable
@@ -65,7 +66,7 @@ def read_yolo(
     images = [ListedImage(i, path, path.name) for i, path in enumerate(paths, start=1)]
     check_headers(images, findings)
     findings.raise_errors()
-    labels = [_label_file(image.path, data.parent) for image in images]
+    labels = [label_file(image.path, data.parent) for image in images]
     _note_orphans(labels, folders, data.parent, findings)
     listed = [(image, _read_boxes(file, image, names, findings)) for image, file in zip(images, labels, strict=True)]
     if labels and not any(file.is_file() for file in labels):
@@ -178,7 +179,8 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _label_file(image: Path, root: Path) -> Path:
+def label_file(image: Path, root: Path) -> Path:
+    """Return the text file of a picture, both below the yaml's folder."""
     folders = list(Path(os.path.relpath(image, root)).parts[:-1])
     for i in reversed(range(len(folders))):
         if folders[i] == "images":
@@ -189,7 +191,7 @@ def _label_file(image: Path, root: Path) -> Path:
 
 def _note_orphans(labels: Iterable[Path], folders: Iterable[Path], root: Path, findings: Findings) -> None:
     known = set(labels)
-    for folder in dict.fromkeys(_label_file(folder / "a.jpg", root).parent for folder in folders):
+    for folder in dict.fromkeys(label_file(folder / "a.jpg", root).parent for folder in folders):
         for file in sorted(folder.rglob("*.txt")) if folder.is_dir() else ():
             if file not in known and file.name != "classes.txt":
                 findings.warning("labels-without-image", f"{file} is of no picture and is not read")
@@ -213,8 +215,7 @@ def _read_boxes(file: Path, image: ListedImage, names: Mapping[int, str], findin
                 "a line is: class cx cy w h; polygons, points and confidences are not read",
             )
             continue
-        label, cx, cy, width, height = values
-        if label not in names:
+        if values[0] not in names:
             findings.error(
                 "class-unknown-id",
                 f"{place}: class {line.split()[0]} is not in names",
@@ -228,9 +229,8 @@ def _read_boxes(file: Path, image: ListedImage, names: Mapping[int, str], findin
                 "divide pixels by the picture's width and height",
             )
             continue
-        x1, x2 = ((cx + side * width / 2) * image.width for side in (-1, 1))
-        y1, y2 = ((cy + side * height / 2) * image.height for side in (-1, 1))
-        boxes.append(ListedBox(names[int(label)], (x1, y1, x2, y2), f"{place}: box {values[1:]}"))
+        corners = to_corners(line.split()[1:], image.height, image.width)
+        boxes.append(ListedBox(names[int(values[0])], corners, f"{place}: box {values[1:]}"))
     return boxes
 
 
