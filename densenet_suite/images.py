@@ -33,7 +33,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _KINDS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM")
 
 # what Pillow raises when a file is not what its first bytes promise
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, Image.DecompressionBombError)
+PILLOW_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError),
+    MemoryError,  # a few bytes may ask for terabytes
+)
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _ORIENTATIONS = range(1, 9)
@@ -185,7 +188,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise DataError("file is not an image of a known kind", where=str(path)) from None
     except PILLOW_ERRORS as error:
-        raise DataError(f"image file is damaged: {error}", where=str(path)) from error
+        what = "it asks for too much memory" if isinstance(error, MemoryError) else error
+        raise DataError(f"image file is damaged: {what}", where=str(path)) from error
 
 
 def _makes_wait(mode: int) -> bool:
