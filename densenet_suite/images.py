@@ -34,7 +34,7 @@ _KINDS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM")
 
 # what Pillow raises when a file is not what its first bytes promise
 PILLOW_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, Image.DecompressionBombError),
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, Image.DecompressionBombError),
     MemoryError,  # a few bytes may ask for terabytes
 )
 

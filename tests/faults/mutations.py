@@ -102,7 +102,9 @@ def mutate_json(value: Any, random: Random) -> bytes:
         elif kind == 4:
             holder[key] = json.loads(json.dumps(other[other_key]))
         elif kind == 5 and isinstance(holder[key], int | float):
-            holder[key] = random.choice((-holder[key], holder[key] * 1_000_000, holder[key] + 1, repr(holder[key])[:20]))
+            holder[key] = random.choice(
+                (-holder[key], holder[key] * 1_000_000, holder[key] + 1, repr(holder[key])[:20])
+            )
         else:
             holder[key] = hostile()
 

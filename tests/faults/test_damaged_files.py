@@ -15,13 +15,20 @@ from conftest import REPOSITORY
 from faults.fuzzing import picture
 from faults.mutations import HOSTILE_SEGMENTS
 
+from densenet_suite.archives import ArchiveWriter
 from densenet_suite.detection.coco_json import read_coco
+from densenet_suite.detection.csv_table import read_csv
+from densenet_suite.detection.shards import read_shards
+from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.images import open_image, read_header, read_image
 from densenet_suite.rasters import read_raster
 from densenet_suite.reader_warnings import without_reader_warnings
-from densenet_suite.segmentation.layout import find_split
+from densenet_suite.segmentation.datasets import read_segmentation
+from densenet_suite.segmentation.discover import find_codec
+from densenet_suite.segmentation.layout import CocoFile, find_split
+from densenet_suite.shards import find_shards
 
 CASES = 2000
 
@@ -122,6 +129,65 @@ def test_a_raster_of_many_bands_is_read_whole_up_to_as_many_values(tmp_path: Pat
         DataError, match="raster has 6000x6000 pixels, the limit for whole ones of 12 bands is 33,333,333"
     ):
         read_raster(file)
+
+
+def test_a_png_whose_exif_data_end_early_is_damaged(tmp_path: Path) -> None:
+    sound = picture("RGB", "PNG")
+    behind_header = 8 + 25
+    chunk = struct.pack(">I", 8) + b"eXIf" + b"II*\0\x08\0"  # two bytes short of their own length, and no checksum
+    file = tmp_path / "a.png"
+    file.write_bytes(sound[:behind_header] + chunk)
+    with pytest.raises(DataError, match=r"a\.png"):
+        read_header(file)
+
+
+@pytest.mark.parametrize("error", [struct.error("short"), IndexError("index"), TypeError("Missing dimensions")])
+def test_what_pillow_raises_is_damage_with_the_name_of_the_file(tmp_path: Path, error: Exception) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(picture("RGB", "PNG"))
+    with pytest.raises(DataError, match=rf"image file is damaged: {error}  \(.*a\.png"), open_image(file):
+        raise error
+
+
+def test_a_file_that_asks_for_terabytes_is_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(picture("RGB", "PNG"))
+    with pytest.raises(DataError, match=r"damaged: it asks for too much memory  \(.*a\.png"), open_image(file) as image:
+        image.resize((2**31 - 1, 2**31 - 1))
+
+
+def test_a_name_of_thousands_of_characters_in_a_yaml_is_no_place(tmp_path: Path) -> None:
+    for entry in ("x" * 5000, "a\0b"):
+        (tmp_path / "data.yaml").write_text(json.dumps({"path": entry, "train": entry, "names": ["cat"]}))
+        with pytest.raises(DataError, match="is no place below the folder of the yaml"):
+            read_yolo("train", tmp_path / "data.yaml")
+
+
+def test_a_box_of_numbers_whose_product_is_infinite_is_not_finite(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture("RGB", "PNG"))
+    (tmp_path / "a.csv").write_text("image,xmin,ymin,xmax,ymax,class\na.png,1,1,1e200,1e200,cat\n")
+    with pytest.raises(DataError, match="NaN or infinity, or as good as it"):
+        read_csv("train", tmp_path / "a.csv", tmp_path)
+
+
+def test_masks_of_a_file_without_images_are_refused_whatever_else_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "a.json"
+    annotations = [{"id": 1, "image_id": 7, "category_id": 1}]
+    file.write_text(json.dumps({"images": [], "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}))
+    files = CocoFile(file, tmp_path / "images")
+    with pytest.raises(DataError, match="the train split has no image with a mask"):
+        read_segmentation("train", files, find_codec(files))
+
+
+def test_labels_in_an_archive_that_cannot_be_read_are_told_before_that_there_are_none(tmp_path: Path) -> None:
+    writer = ArchiveWriter(tmp_path, "train", 10**6)
+    writer.add({"a.png": picture("RGB", "PNG"), "a.json": b"[" * 100_000})
+    writer.close()
+    shards = find_shards(tmp_path, ["train"])
+    assert shards is not None
+    with pytest.raises(DataError, match=r"train-000000\.tar!a\.json cannot be read"):
+        read_shards("train", shards)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
