@@ -214,7 +214,7 @@ def _check_size(path: Path, image: Image.Image) -> None:
 
 def _record(path: Path, image: Image.Image) -> ImageRecord:
     dtype = _dtype(image)
-    stored = _exif(image).get(ExifTags.Base.Orientation)
+    stored: Any = _exif(image).get(ExifTags.Base.Orientation)
     orientation = int(stored) if stored in _ORIENTATIONS else 1  # text, fractions and 0 occur, and mean nothing
     width, height = image.size
     if orientation in _SIDEWAYS:
