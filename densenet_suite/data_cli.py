@@ -68,3 +68,24 @@ def stats(
 
     found = data_stats(place, overrides or [], task=task, out=out)
     print(json.dumps(found.to_dict()) if as_json else found)
+
+
+@data_app.command()
+def convert(
+    place: DataPlace,
+    out: Annotated[Path, typer.Argument(help="Folder to write; not there yet, or empty.")],
+    to: Annotated[
+        str, typer.Option(help="coco, voc, yolo, csv; of masks: coco, masks, palette, colours, layers; or shards.")
+    ],
+    overrides: Overrides = None,
+    task: TaskName = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Write boxes around the connected regions of masks.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the pictures; else they are hard links.")] = False,
+    shard_mb: Annotated[int, typer.Option(min=1, help="Most megabytes of a shard.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Write a dataset in another format, all its splits, and say what that loses."""
+    from densenet_suite.verbs.data_convert import convert_data
+
+    made = convert_data(place, overrides or [], out=out, to=to, task=task, boxes=boxes, copy=copy, shard_mb=shard_mb)
+    print(json.dumps(made.to_dict()) if as_json else made)

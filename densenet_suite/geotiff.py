@@ -1,7 +1,6 @@
 """GeoTIFFs, read and written by windows: the only module that knows rasterio (the extra `geo`)."""
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +10,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from densenet_suite.archives import member_of
 from densenet_suite.errors import DataError
 from densenet_suite.images import DamagedImageError, ImageRecord
+from densenet_suite.reader_warnings import without_reader_warnings
 
 Array = np.ndarray[Any, Any]
 
+MAX_BANDS = 4096  # GDAL takes time and memory for each, pixels or not
 _CACHE = 128 * 2**20  # GDAL takes a twentieth of the machine's memory otherwise
 _BLOCK = 256
 
@@ -49,9 +51,14 @@ def open_geotiff(path: Path) -> Any:
     """
     import rasterio
 
-    with reading(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        return rasterio.open(path, driver="GTiff")
+    with reading(path), without_reader_warnings():
+        return rasterio.open(_gdal_name(path), driver="GTiff")
+
+
+def _gdal_name(path: Path) -> str:
+    """Return how GDAL calls a file, or a member of an archive."""
+    member = member_of(path)
+    return str(path) if member is None else f"/vsisubfile/{member.offset}_{member.size},{member.archive}"
 
 
 @contextmanager
@@ -61,22 +68,25 @@ def reading(path: Path) -> Iterator[None]:
     Whatever reads pixels belongs into such a block: the bound does not outlive it.
     """
     import rasterio
+    from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always translate
 
     try:
         with rasterio.Env(GDAL_CACHEMAX=_CACHE):
             yield
-    except rasterio.errors.RasterioError as error:
+    except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         raise DamagedImageError(f"image file is damaged: {error}", where=str(path)) from error
 
 
 def describe_geotiff(path: Path, dataset: Any) -> tuple[ImageRecord, list[int], bool]:
     """Return the header of an open file, the numbers of its bands from 1, and whether it says which pixels are valid.
 
+    GDAL reads more of a file with each question, so this belongs into a `reading` block.
+
     An alpha band is no band, but what says so, if it is one: GDAL labels the fourth of four 8-bit bands so, whatever it
     holds, near infrared too. One that holds more than nothing and everything is a band like any other.
 
     Raises:
-        DataError: the file has several pages, a palette, no band or complex numbers.
+        DataError: the file has several pages, a palette, no band, thousands of them, or complex numbers.
     """
     from rasterio.enums import ColorInterp
 
@@ -86,11 +96,13 @@ def describe_geotiff(path: Path, dataset: Any) -> tuple[ImageRecord, list[int], 
             where=str(path),
             hint="write the page you mean to a file of its own",
         )
-    alpha = [band for band in dataset.indexes if dataset.colorinterp[band - 1] == ColorInterp.alpha]
-    with reading(path):
-        alpha = [band for band in alpha if _only_shows_or_hides(dataset, band)]
+    if dataset.count > MAX_BANDS:
+        raise DataError(f"raster has {dataset.count:,} bands, the limit is {MAX_BANDS:,}", where=str(path))
+    meanings = dataset.colorinterp
+    alpha = [band for band in dataset.indexes if meanings[band - 1] == ColorInterp.alpha]
+    alpha = [band for band in alpha if _only_shows_or_hides(dataset, band)]
     bands = [band for band in dataset.indexes if band not in alpha]
-    if not bands or ColorInterp.palette in dataset.colorinterp:
+    if not bands or ColorInterp.palette in meanings:
         what = "has no band but alpha" if not bands else "holds numbers of a palette, not colours"
         raise DataError(f"raster {what}", where=str(path), hint="gdal_translate -expand rgb writes colours")
     dtype = "complex64" if any("complex" in name for name in dataset.dtypes) else str(np.result_type(*dataset.dtypes))
@@ -151,8 +163,7 @@ class GeoTiffWriter:
         height, width = self.size
         points = self.georeference.points
         place = {"gcps": points} if points else {"transform": self.georeference.transform}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with without_reader_warnings():
             self._file = rasterio.open(
                 self.temporary,
                 "w",

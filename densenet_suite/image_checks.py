@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from densenet_suite.archives import open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.images import open_image, read_header
@@ -96,13 +97,21 @@ def check_images(
     return {"images": sum(map(len, paths.values())), "decoded": len(chosen)}
 
 
+def _content(path: Path) -> bytes:
+    try:
+        with open_binary(path) as file:
+            return file.read()
+    except OSError:  # opening the picture says what is wrong with it
+        return b""
+
+
 def look_at(path: Path) -> Picture:
     """Decode a picture and say what it shows.
 
     Raises:
         DataError: it cannot be decoded to its end.
     """
-    digest = hashlib.blake2b(path.read_bytes() if path.is_file() else b"", digest_size=16).digest()
+    digest = hashlib.blake2b(_content(path), digest_size=16).digest()
     alpha, footprint = (False, False), None
     if path.suffix.lower() in _RASTERS:
         with open_raster(path) as raster:

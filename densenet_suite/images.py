@@ -9,8 +9,8 @@ OpenCV decodes JPEGs, to the same pixels as Pillow (see `jpeg`), and Pillow ever
 
 import glob
 import logging
+import stat
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +23,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from densenet_suite.archives import file_size, member_of, open_binary, source_of
 from densenet_suite.errors import DataError
 from densenet_suite.jpeg import decode_jpeg, reduction
 from densenet_suite.pixel_cache import PixelCache
+from densenet_suite.reader_warnings import without_reader_warnings
 
 # what Pillow's TIFF reader logs as an error it also raises, and that is told here
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
@@ -33,7 +35,17 @@ logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 MAX_PIXELS = 100_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
+# of all that Pillow would open by its first bytes, whatever the file is called: EPS among them would start Ghostscript
+_KINDS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM")
+
+# what Pillow raises when a file is not what its first bytes promise
+PILLOW_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, Image.DecompressionBombError),
+    MemoryError,  # a few bytes may ask for terabytes
+)
+
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_ORIENTATIONS = range(1, 9)
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 _SCALE_DOWN = "scale the file to 8 bits in the way that suits it, for example: gdal_translate -ot Byte -scale"
 
@@ -99,7 +111,8 @@ def read_deep_png(path: Path | str) -> tuple[np.ndarray[Any, Any], ImageRecord]:
     with open_image(path) as image:
         record = _record(path, image)
         image.load()  # notices damage, where OpenCV returns half a picture
-    decoded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    with open_binary(path) as file:
+        decoded = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16:
         raise DataError("OpenCV does not read this PNG in 16 bits", where=str(path), hint=_SCALE_DOWN)
     if decoded.ndim == 2:
@@ -197,13 +210,13 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         DataError: it has several pages or more than 100 million pixels.
     """
     try:
-        if path.stat().st_size == 0:
+        if member_of(path) is None and _makes_wait(path.stat().st_mode):
+            raise DataError("image is no file but a pipe or device", where=str(path))
+        if file_size(path) == 0:
             raise DamagedImageError("image file is empty", where=str(path))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the stricter one
-            with Image.open(path) as image:
-                _check_size(path, image)
-                yield image
+        with without_reader_warnings(), Image.open(source_of(path), formats=_KINDS) as image:
+            _check_size(path, image)
+            yield image
     except DataError:
         raise
     except FileNotFoundError:
@@ -214,8 +227,13 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         ) from None
     except UnidentifiedImageError:
         raise DamagedImageError("file is not an image of a known kind", where=str(path)) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
-        raise DamagedImageError(f"image file is damaged: {error}", where=str(path)) from error
+    except PILLOW_ERRORS as error:
+        what = "it asks for too much memory" if isinstance(error, MemoryError) else error
+        raise DamagedImageError(f"image file is damaged: {what}", where=str(path)) from error
+
+
+def _makes_wait(mode: int) -> bool:
+    return any(kind(mode) for kind in (stat.S_ISFIFO, stat.S_ISSOCK, stat.S_ISCHR))
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -236,7 +254,8 @@ def _check_size(path: Path, image: Image.Image) -> None:
 
 def _record(path: Path, image: Image.Image) -> ImageRecord:
     dtype = _dtype(image)
-    orientation = int(_exif(image).get(ExifTags.Base.Orientation, 1))
+    stored: Any = _exif(image).get(ExifTags.Base.Orientation)
+    orientation = int(stored) if stored in _ORIENTATIONS else 1  # text, fractions and 0 occur, and mean nothing
     width, height = image.size
     if orientation in _SIDEWAYS:
         width, height = height, width

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from densenet_suite.archives import file_that_holds
 from densenet_suite.errors import ConfigError
 
 Array = np.ndarray[Any, Any]
@@ -49,7 +50,9 @@ class PixelCache(ABC):
             Exception: what `make` raises.
         """
         try:
-            state = path.stat()  # before it is read: should it change meanwhile, the entry is of a state that is past
+            state = file_that_holds(
+                path
+            ).stat()  # before it is read: should it change meanwhile, the entry is of a state that is past
         except OSError:
             return make()  # which says what is wrong
         name = _digest(os.path.abspath(path), schema, str(_VERSION))

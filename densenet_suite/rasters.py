@@ -9,7 +9,6 @@ rasterio reads what Pillow cannot, or not whole: georeferenced TIFFs, and those 
 signed numbers. What both can read, Pillow reads, so that an installed extra changes no pixel.
 """
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +18,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
+from densenet_suite.archives import open_binary, source_of
 from densenet_suite.errors import DataError, MissingExtraError
 from densenet_suite.geotiff import Georeference, describe_geotiff, open_geotiff, reading
-from densenet_suite.images import MAX_PIXELS, ImageRecord, read_deep_png, read_header, read_image
+from densenet_suite.images import MAX_PIXELS, PILLOW_ERRORS, ImageRecord, read_deep_png, read_header, read_image
 from densenet_suite.installed import is_installed
+from densenet_suite.reader_warnings import without_reader_warnings
 from densenet_suite.tiles import Window
 
 Array = np.ndarray[Any, Any]
@@ -30,6 +31,7 @@ Array = np.ndarray[Any, Any]
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
 _STRIP = 64  # rows
+_USUAL_BANDS = 4
 _GEO_TAGS = (33550, 33922, 34264, 34735, 42113)  # scale, tie points, transformation, keys, GDAL's nodata
 
 
@@ -95,14 +97,16 @@ def read_raster(path: Path | str, bands: int | None = None) -> tuple[Array, Arra
         bands: how many are wanted, as in `with_bands`; None takes what there are.
 
     Raises:
-        DataError: as `open_raster` and `with_bands`, and for more than 100 million pixels.
+        DataError: as `open_raster` and `with_bands`, and for more than 100 million pixels, or fewer where there are many bands.
         MissingExtraError: the file takes rasterio, which is not installed.
     """
     with open_raster(path) as raster:
         record = raster.record
-        if record.height * record.width > MAX_PIXELS:
+        limit = MAX_PIXELS * _USUAL_BANDS // max(_USUAL_BANDS, record.bands)
+        if record.height * record.width > limit:
+            bands_said = f" of {record.bands} bands" if limit < MAX_PIXELS else ""
             raise DataError(
-                f"raster has {record.width}x{record.height} pixels, the limit for whole ones is {MAX_PIXELS:,}",
+                f"raster has {record.width}x{record.height} pixels, the limit for whole ones{bands_said} is {limit:,}",
                 where=str(path),
                 hint="cut it into tiles",
             )
@@ -168,7 +172,7 @@ class _GeoRaster(Raster):
     """What GDAL reads, a window at a time."""
 
     def __init__(self, path: Path):
-        with open_geotiff(path) as dataset:
+        with reading(path), open_geotiff(path) as dataset:
             self.record, self._bands, self._masked = describe_geotiff(path, dataset)
             self.georeference = Georeference.of(dataset)
             self._nodata = [dataset.nodatavals[band - 1] for band in self._bands]
@@ -211,13 +215,11 @@ def _needs_rasterio(path: Path) -> bool:
     if _start(path) not in _TIFF_STARTS:
         return False
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                tags: Any = getattr(image, "tag_v2", {})
-                pages, pixels = getattr(image, "n_frames", 1), image.width * image.height
-                deep_colour = ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        with without_reader_warnings(), Image.open(source_of(path), formats=("TIFF",)) as image:
+            tags: Any = getattr(image, "tag_v2", {})
+            pages, pixels = getattr(image, "n_frames", 1), image.width * image.height
+            deep_colour = ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I")
+    except PILLOW_ERRORS:
         return True
     signed = 2 in tags.get(_SAMPLE_FORMAT, (1,))
     more_bands = any(kind == 0 for kind in tags.get(_EXTRA_SAMPLES, ()))  # neither kind of alpha
@@ -227,7 +229,7 @@ def _needs_rasterio(path: Path) -> bool:
 
 def _start(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             return file.read(4)
     except OSError:  # reading it says what is wrong with it
         return b""

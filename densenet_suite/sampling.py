@@ -6,9 +6,11 @@ one would have drawn, and a batch can be replayed from a few integers.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -57,11 +59,11 @@ class SampleKey:
     index: int
 
 
-class EpochSampler(Sampler[SampleKey]):
-    """A permutation of the dataset per epoch, cut into one part per process, each sample drawn at most once.
+class _EpochOrder(Sampler[SampleKey], ABC):
+    """The samples of one process, in another order in each epoch, each of them at most once.
 
     Every process gets the same number of samples; the few that do not divide are left out of this epoch, and another
-    permutation leaves out others in the next. Lightning calls `set_epoch`.
+    order leaves out others in the next. Lightning calls `set_epoch`.
     """
 
     def __init__(self, size: int, seed: int, rank: int = 0, processes: int = 1):
@@ -71,8 +73,12 @@ class EpochSampler(Sampler[SampleKey]):
         self.epoch = 0
         self._done = (0, 0)
 
+    @abstractmethod
+    def _mine(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Return the samples of this process; `rng` is the same for all of them."""
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation."""
+        """Choose the order."""
         self.epoch = epoch
 
     def skip(self, epoch: int, count: int) -> None:
@@ -83,10 +89,57 @@ class EpochSampler(Sampler[SampleKey]):
         return self.size // self.processes
 
     def __iter__(self) -> Iterator[SampleKey]:
-        order = np.random.default_rng(derive_seed(self.seed, Stream.ORDER, self.epoch)).permutation(self.size)
-        mine = order[self.rank : len(self) * self.processes : self.processes]
+        mine = self._mine(np.random.default_rng(derive_seed(self.seed, Stream.ORDER, self.epoch)))
         epoch, count = self._done
         return (SampleKey(self.epoch, int(index)) for index in (mine[count:] if epoch == self.epoch else mine))
+
+
+class EpochSampler(_EpochOrder):
+    """A permutation of the dataset per epoch, cut into one part per process."""
+
+    def _mine(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        return rng.permutation(self.size)[self.rank : len(self) * self.processes : self.processes]
+
+
+class ShardSampler(_EpochOrder):
+    """An order for datasets in shards, in which each process reads a few shards at a time.
+
+    The shards of an epoch are permuted and laid in a row, which is cut into equal parts: a process has whole shards to
+    itself, but for those at the cuts. It goes through them by windows of several shards, whose samples it mixes.
+
+    Args:
+        shards: the samples of each shard.
+        seed: of the order.
+        rank: number of this process.
+        processes: how many there are.
+        window: shards whose samples are mixed.
+    """
+
+    def __init__(
+        self, shards: Sequence[Sequence[int]], seed: int, rank: int = 0, processes: int = 1, *, window: int = 8
+    ):
+        super().__init__(sum(len(shard) for shard in shards), seed, rank, processes)
+        self.shards = [np.array(shard, np.int64) for shard in shards]
+        self.window = window
+
+    def _mine(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        order = rng.permutation(len(self.shards))
+        row = np.concatenate([rng.permutation(self.shards[i]) for i in order])
+        shard = np.repeat(np.arange(len(order)), [len(self.shards[i]) for i in order])
+        part = slice(self.rank * len(self), (self.rank + 1) * len(self))
+        row, shard = row[part], shard[part]
+        windows = (shard - shard[0]) // self.window
+        mixed = np.random.default_rng(rng.integers(2**63, size=self.rank + 1)).permutation(len(row))
+        return row[mixed[np.argsort(windows[mixed], kind="stable")]]
+
+
+def epoch_order(
+    shards: Sequence[Sequence[int]] | None, size: int, seed: int, rank: int, processes: int
+) -> EpochSampler | ShardSampler:
+    """Return the order for a dataset of files, or for one whose samples lie in shards."""
+    if shards is None:
+        return EpochSampler(size, seed, rank, processes)
+    return ShardSampler(shards, seed, rank, processes)
 
 
 class SequentialShard(Sampler[SampleKey]):

@@ -1,9 +1,19 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard, Stream, derive_seed
+from densenet_suite.sampling import (
+    EpochSampler,
+    SampleKey,
+    SequentialShard,
+    ShardSampler,
+    Stream,
+    derive_seed,
+    epoch_order,
+)
 
 repeatable = settings(deadline=None, derandomize=True)
 
@@ -115,3 +125,81 @@ def test_a_seed_depends_on_every_argument():
 
 def test_a_seed_is_the_same_for_numpy_integers():
     assert derive_seed(np.int64(3), Stream.SAMPLE, np.int32(1)) == derive_seed(3, Stream.SAMPLE, 1)
+
+
+# datasets in shards
+
+shard_sizes = st.lists(st.integers(1, 12), min_size=1, max_size=12)
+
+
+def _shards(sizes):
+    ends = np.cumsum([0, *sizes])
+    return [list(range(start, end)) for start, end in itertools.pairwise(ends)]
+
+
+def _shard_order(shards, epoch=0, rank=0, processes=1, seed=0, window=2):
+    sampler = ShardSampler(shards, seed, rank, processes, window=window)
+    sampler.set_epoch(epoch)
+    return [key.index for key in sampler]
+
+
+@given(sizes=shard_sizes, processes=st.integers(1, 8), epoch=st.integers(0, 5))
+@repeatable
+def test_processes_share_shards_without_overlap_in_equal_parts(sizes, processes, epoch):
+    shards = _shards(sizes)
+    size = sum(sizes)
+    if size < processes:
+        return
+    parts = [_shard_order(shards, epoch, rank, processes) for rank in range(processes)]
+    drawn = [index for part in parts for index in part]
+    assert {len(part) for part in parts} == {size // processes}
+    assert len(set(drawn)) == len(drawn)
+    assert set(drawn) <= set(range(size))
+    # a shard is read by one process, but for those at the cuts between processes
+    readers = [{rank for rank, part in enumerate(parts) if set(part) & set(shard)} for shard in shards]
+    assert sum(len(ranks) - 1 for ranks in readers if ranks) <= processes - 1
+    assert parts == [_shard_order(shards, epoch, rank, processes) for rank in range(processes)]
+
+
+@given(sizes=shard_sizes, window=st.integers(1, 4))
+@repeatable
+def test_no_more_shards_than_the_window_are_read_at_a_time(sizes, window):
+    shards = _shards(sizes)
+    shard_of = {index: number for number, shard in enumerate(shards) for index in shard}
+    order = [shard_of[index] for index in _shard_order(shards, window=window)]
+    runs = []  # the shards of each window, in the order in which they begin
+    for number in dict.fromkeys(order):
+        first, last = order.index(number), len(order) - 1 - order[::-1].index(number)
+        runs.append((first, last))
+    for position in range(len(order)):
+        assert sum(first <= position <= last for first, last in runs) <= window
+
+
+def test_samples_of_a_window_are_mixed_and_epochs_differ():
+    shards = _shards([50] * 4)
+    first = _shard_order(shards, 0, window=2)
+    assert {index // 50 for index in first[:20]} != {first[0] // 50}
+    assert first != _shard_order(shards, 1, window=2)
+    assert first != _shard_order(shards, 0, seed=1, window=2)
+    assert len({tuple(i // 50 for i in _shard_order(shards, epoch, window=1)[::50]) for epoch in range(20)}) > 5
+
+
+def test_ranks_are_mixed_differently():
+    shards = _shards([40, 40])
+    one, other = (_shard_order(shards, 0, rank, 2) for rank in range(2))
+    assert [index % 40 for index in one] != [index % 40 for index in other]
+
+
+def test_a_run_in_shards_goes_on_where_it_was_stopped():
+    shards = _shards([7, 5, 9])
+    sampler = ShardSampler(shards, 0, 1, 2)
+    sampler.skip(3, 4)
+    sampler.set_epoch(3)
+    whole = ShardSampler(shards, 0, 1, 2)
+    whole.set_epoch(3)
+    assert list(sampler) == list(whole)[4:]
+
+
+def test_the_order_suits_where_the_samples_lie():
+    assert isinstance(epoch_order(None, 6, 0, 0, 1), EpochSampler)
+    assert isinstance(epoch_order([[0, 1], [2]], 3, 0, 0, 1), ShardSampler)

@@ -8,9 +8,9 @@ area) is mended, counted and reported. Polygons and RLE are kept as they are; no
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,14 +55,37 @@ def read_coco(
     """
     annotations, images = Path(annotations), Path(images)
     findings = findings or Findings(str(annotations))
-    content = _load_json(annotations)
-    reader = _CocoReader(content, images, findings)
+    return read_content(name, annotations, _load_json(annotations), images.joinpath, classes, findings)
+
+
+def read_content(
+    name: str,
+    where: Path,
+    content: Mapping[str, Any],
+    locate: Callable[[str], Path],
+    classes: ClassTable | None,
+    findings: Findings,
+) -> DetectionSet:
+    """Read what a COCO file holds, from wherever it comes.
+
+    Args:
+        name: of the split.
+        where: the file or folder that it is from.
+        content: with the lists images, annotations and categories.
+        locate: gives the path of a file name.
+        classes: see `read_coco`.
+        findings: takes what is found.
+
+    Raises:
+        DataError: there are faults that would make a run wrong: all kinds at once.
+    """
+    reader = _CocoReader(content, locate, findings)
     labels = reader.read_categories(classes)
     files = reader.read_images()
     findings.raise_errors()
     objects = reader.read_annotations(files, labels)
     findings.raise_errors()
-    return DetectionSet(name, annotations, reader.classes, reader.assemble(files, objects), findings)
+    return DetectionSet(name, where, reader.classes, reader.assemble(files, objects), findings)
 
 
 def _load_json(path: Path) -> Mapping[str, Any]:
@@ -96,15 +119,24 @@ def _load_json(path: Path) -> Mapping[str, Any]:
     return content
 
 
+class _Object(NamedTuple):
+    """A sound annotation: its box (x, y, width, height), its label, and the rest of it as it is written."""
+
+    box: list[float]
+    label: int
+    annotation: Mapping[str, Any]
+
+
 class _CocoReader:
     """Turns the three lists of a file into images with objects, noting faults as it goes."""
 
-    def __init__(self, content: Mapping[str, Any], folder: Path, findings: Findings):
+    def __init__(self, content: Mapping[str, Any], locate: Callable[[str], Path], findings: Findings):
         self.content = content
-        self.folder = folder
+        self.locate = locate
         self.findings = findings
         self.classes = ClassTable((), ())
         self._annotation_ids: set[int] = set()
+        self._as_xyxy = 0  # boxes that only fit as x1, y1, x2, y2
 
     def read_categories(self, classes: ClassTable | None) -> dict[int, int]:
         """Return the label of each category id."""
@@ -145,7 +177,7 @@ class _CocoReader:
         files: dict[int, ListedImage] = {}
         for i, image in enumerate(self.content["images"]):
             place = f"images[{i}]"
-            if not isinstance(image, dict) or not _is_id(image.get("id")):
+            if not _has_id(image):
                 self.findings.error("image-id", f"{place}.id is {_shown(image, 'id')}, not a whole number")
                 continue
             if image["id"] in files:
@@ -170,121 +202,140 @@ class _CocoReader:
             if any(side is not None and (not _is_id(side) or side < 1) for side in sides):
                 self.findings.error("image-size", f"{place} has height {sides[0]!r} and width {sides[1]!r}")
                 continue
-            files[image["id"]] = ListedImage(image["id"], self.folder / file_name, place, (sides[0], sides[1]))
+            files[image["id"]] = ListedImage(image["id"], self.locate(file_name), place, (sides[0], sides[1]))
         if not self.content["images"]:
             self.findings.error("no-images", "the list of images is empty")
         check_headers(list(files.values()), self.findings)
         return files
 
-    def read_annotations(
-        self, files: Mapping[int, ListedImage], labels: Mapping[int, int]
-    ) -> dict[int, list[dict[str, Any]]]:
+    def read_annotations(self, files: Mapping[int, ListedImage], labels: Mapping[int, int]) -> dict[int, list[_Object]]:
         """Return the sound annotations of each image."""
-        by_image: dict[int, list[dict[str, Any]]] = {key: [] for key in files}
+        by_image: dict[int, list[_Object]] = {key: [] for key in files}
         orphans = 0
-        boxes_as_xyxy = 0
         annotations = self.content["annotations"]
+        refused = {image["id"] for image in self.content["images"] if _has_id(image)} - files.keys()
         for i, annotation in enumerate(annotations):
-            place = f"annotations[{i}]"
             if not isinstance(annotation, dict):
-                self.findings.error("annotation", f"{place} is a {type(annotation).__name__}, not an object")
+                what = f"annotations[{i}] is a {type(annotation).__name__}, not an object"
+                self.findings.error("annotation", what)
                 continue
-            place = f"{place} (id {annotation.get('id')!r})"
             file = files.get(annotation["image_id"]) if _is_id(annotation.get("image_id")) else None
             if file is None:
+                if _is_id(annotation.get("image_id")) and annotation["image_id"] in refused:
+                    continue  # the fault is the image's, and told there
                 orphans += 1
                 self.findings.warning(
                     "annotation-without-image",
-                    f"{place} is of the image {annotation.get('image_id')!r}, which is not listed",
+                    f"{_place(i, annotation)} is of the image {annotation.get('image_id')!r}, which is not listed",
                 )
                 continue
             if not _is_id(annotation.get("category_id")) or annotation["category_id"] not in labels:
                 self.findings.error(
                     "category-unknown",
-                    f"{place}.category_id {annotation.get('category_id')!r} is not in categories",
+                    f"{_place(i, annotation)}.category_id {annotation.get('category_id')!r} is not in categories",
                     f"the ids are {', '.join(map(str, list(labels)[:8]))}",
                 )
                 continue
-            box = self._read_box(annotation, place)
-            if box is None:
-                continue
-            boxes_as_xyxy += _fits_only_as_xyxy(box, file)
-            x, y, width, height = box
-            if not has_place((x, y, x + width, y + height), file, f"{place}.bbox {box}", self.findings):
-                continue
-            self._note_id(annotation, place)
-            by_image[file.id].append({**annotation, "bbox": box, "label": labels[annotation["category_id"]]})
+            box = _numbers(annotation.get("bbox"))
+            if box is None or not _lies_inside(box, file):
+                box = self._examine_box(box, annotation, file, _place(i, annotation))
+                if box is None:
+                    continue
+            self._note_id(i, annotation)
+            by_image[file.id].append(_Object(box, labels[annotation["category_id"]], annotation))
         if orphans > _ORPHANS_ALLOWED * len(annotations):
             self.findings.error(
                 "annotations-without-image",
                 f"{orphans} of {len(annotations)} annotations are of images that are not listed",
                 "the lists images and annotations belong to different exports",
             )
-        if boxes_as_xyxy > _SHOWN_AS_SWAPPED * max(1, len(annotations)):
+        if self._as_xyxy > _SHOWN_AS_SWAPPED * max(1, len(annotations)):
             self.findings.error(
                 "boxes-xyxy",
-                f"{boxes_as_xyxy} of {len(annotations)} boxes leave their image as x, y, width, height, "
+                f"{self._as_xyxy} of {len(annotations)} boxes leave their image as x, y, width, height, "
                 "and fit as x1, y1, x2, y2",
                 "COCO boxes are x, y, width, height: convert them",
             )
         return by_image
 
-    def _read_box(self, annotation: Mapping[str, Any], place: str) -> list[float] | None:
-        box = annotation.get("bbox")
-        numbers = (
-            isinstance(box, list)
-            and len(box) == 4
-            and all(isinstance(value, int | float) and not isinstance(value, bool) for value in box)
-        )
-        if not numbers:
-            self.findings.error("box-format", f"{place}.bbox is {box!r}, not four numbers")
+    def _examine_box(
+        self, box: list[float] | None, annotation: Mapping[str, Any], file: ListedImage, place: str
+    ) -> list[float] | None:
+        """Record what is wrong with a box that does not simply lie inside its image; return it if it is of use."""
+        given = annotation.get("bbox")
+        if box is None:
+            self.findings.error("box-format", f"{place}.bbox is {given!r}, not four numbers")
             return None
-        assert isinstance(box, list)
-        values = [_float(value) for value in box]
-        if not is_finite(values, f"{place}.bbox is {values}", self.findings):
+        if not is_finite(box, f"{place}.bbox is {box}", self.findings):
             return None
-        if values[2] < 0 or values[3] < 0:
+        x, y, width, height = box
+        if width < 0 or height < 0:
             self.findings.error(
                 "box-negative",
-                f"{place}.bbox is {box!r}: its width or height is negative",
+                f"{place}.bbox is {given!r}: its width or height is negative",
                 "COCO boxes are x, y, width, height; was this exported as x1, y1, x2, y2?",
             )
             return None
-        return values
+        self._as_xyxy += _fits_only_as_xyxy(box, file)
+        kept = has_place((x, y, x + width, y + height), file, f"{place}.bbox {box}", self.findings)
+        return box if kept else None
 
-    def _note_id(self, annotation: Mapping[str, Any], place: str) -> None:
+    def _note_id(self, i: int, annotation: Mapping[str, Any]) -> None:
         key = annotation.get("id")
         if not _is_id(key):
-            self.findings.warning("annotation-id", f"{place} has no whole number as id; it is kept")
+            what = f"{_place(i, annotation)} has no whole number as id; it is kept"
+            self.findings.warning("annotation-id", what)
         elif key in self._annotation_ids:
-            self.findings.warning("annotation-id-twice", f"{place} has an id that is used twice; both are kept")
+            what = f"{_place(i, annotation)} has an id that is used twice; both are kept"
+            self.findings.warning("annotation-id-twice", what)
         else:
             assert isinstance(key, int)
             self._annotation_ids.add(key)
 
     def assemble(
-        self, files: Mapping[int, ListedImage], annotations: Mapping[int, Sequence[Mapping[str, Any]]]
+        self, files: Mapping[int, ListedImage], objects: Mapping[int, Sequence[_Object]]
     ) -> tuple[LabelledImage, ...]:
         """Return the images with their objects, in the order of the file."""
         images = []
         for file in (file for file in files.values() if file.is_readable):
-            objects = _objects(annotations[file.id])
-            images.append(LabelledImage(file.id, file.path, file.height, file.width, objects))
+            found = _objects(objects[file.id])
+            images.append(LabelledImage(file.id, file.path, file.height, file.width, found))
         return tuple(images)
 
 
-def _objects(annotations: Sequence[Mapping[str, Any]]) -> Objects:
-    boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
-    areas = [a["area"] if _is_area(a.get("area")) else a["bbox"][2] * a["bbox"][3] for a in annotations]
+def _objects(found: Sequence[_Object]) -> Objects:
+    boxes = np.array([entry.box for entry in found], np.float64).reshape(-1, 4)
+    given = [entry.annotation for entry in found]
+    areas = [a["area"] if _is_area(a.get("area")) else e.box[2] * e.box[3] for a, e in zip(given, found, strict=True)]
     boxes[:, 2:] += boxes[:, :2]
     return Objects(
         boxes=boxes,
-        labels=np.array([a["label"] for a in annotations], np.int64),
-        crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool),
+        labels=np.array([entry.label for entry in found], np.int64),
+        crowd=np.array([bool(a.get("iscrowd", 0)) for a in given], bool),
         areas=np.array(areas, np.float64),
-        ids=tuple(a["id"] if _is_id(a.get("id")) else i for i, a in enumerate(annotations)),
-        segmentations=tuple(a.get("segmentation") for a in annotations),
+        ids=tuple(a["id"] if _is_id(a.get("id")) else i for i, a in enumerate(given)),
+        segmentations=tuple(a.get("segmentation") for a in given),
     )
+
+
+def _place(i: int, annotation: Mapping[str, Any]) -> str:
+    return f"annotations[{i}] (id {annotation.get('id')!r})"
+
+
+def _numbers(box: Any) -> list[float] | None:
+    """Return the four numbers that a box of JSON is, if it is."""
+    if not isinstance(box, list) or len(box) != 4:
+        return None
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in box):
+        return None
+    return [_float(value) for value in box]
+
+
+def _lies_inside(box: Sequence[float], file: ListedImage) -> bool:
+    """Say whether nothing is to be said of a box; NaN compares as false."""
+    x, y, width, height = box
+    inside = x >= 0 and y >= 0 and x + width <= file.width and y + height <= file.height
+    return inside and x + width > x and y + height > y
 
 
 def _fits_only_as_xyxy(box: Sequence[float], file: ListedImage) -> bool:
@@ -295,6 +346,10 @@ def _fits_only_as_xyxy(box: Sequence[float], file: ListedImage) -> bool:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _has_id(entry: Any) -> bool:
+    return isinstance(entry, dict) and _is_id(entry.get("id"))
 
 
 def _is_area(value: Any) -> bool:

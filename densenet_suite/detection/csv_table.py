@@ -1,11 +1,13 @@
-"""Boxes in a table: a CSV file with the columns image, xmin, ymin, xmax, ymax, class, and perhaps split.
+"""Boxes in a table: a CSV file with the columns image, xmin, ymin, xmax, ymax, class, and perhaps split and crowd.
 
 The columns may have the other names of `layout.COLUMNS`, and there may be more of them. Corners are edges in pixels
 from the upper left, so that xmax - xmin is the width. Every object has a row of its own; a row whose four corners are
-empty says that its picture has no objects.
+empty says that its picture has no objects. A 1 in the column crowd marks a region that holds many objects, which
+training leaves out.
 """
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -73,7 +75,7 @@ def read_csv(
 
 def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the rows with their lines; a cell that is not there is empty."""
-    reader = csv.reader(read_annotation_text(table).splitlines(keepends=True))
+    reader = csv.reader(io.StringIO(read_annotation_text(table), newline=""))
     rows = []
     try:
         header = next(reader, [])
@@ -116,5 +118,9 @@ def _read_box(row: Mapping[str, str], place: str, findings: Findings) -> ListedB
     if not row["class"]:
         findings.error("class-missing", f"{place}: the box has no class")
         return None
+    crowd = row.get("crowd", "")
+    if crowd not in ("", "0", "1"):
+        findings.error("crowd", f"{place}: crowd is {crowd!r}, and neither 1 nor 0 nor empty")
+        return None
     x1, y1, x2, y2 = numbers
-    return ListedBox(row["class"], (x1, y1, x2, y2), f"{place}: box {numbers}")
+    return ListedBox(row["class"], (x1, y1, x2, y2), f"{place}: box {numbers}", crowd == "1")

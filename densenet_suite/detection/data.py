@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from densenet_suite.archives import shard_groups
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.augment.capabilities import fit_to_data
 from densenet_suite.augment.detection import DetectionAugment
@@ -20,6 +21,7 @@ from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
 from densenet_suite.detection.layout import CocoFile, CsvFile, Format, SplitFiles, VocFolder, find_split
+from densenet_suite.detection.shards import read_shards
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
@@ -30,7 +32,8 @@ from densenet_suite.images import read_cached
 from densenet_suite.labelled_data import LabelledData, Reading
 from densenet_suite.loading import AUGMENTING, READING, Loader, Samples
 from densenet_suite.pixel_cache import PixelCache
-from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard
+from densenet_suite.sampling import SampleKey, SequentialShard, epoch_order
+from densenet_suite.shards import ShardSplit
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +188,7 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
 
 
 class DetectionData(LabelledData[DetectionSet]):
-    """Train, val and test splits of a dataset in COCO, Pascal VOC, YOLO or CSV format.
+    """Train, val and test splits of a dataset in COCO, Pascal VOC, YOLO or CSV format, or in sharded tars.
 
     Args:
         root: folder of the dataset.
@@ -261,7 +264,7 @@ class DetectionData(LabelledData[DetectionSet]):
                 f"train.batch {self.batch} on {processes} processes is more than the {len(source)} training images",
                 hint=f"train.batch={max(1, len(source) // processes)}",
             )
-        sampler = EpochSampler(len(source), self.seed, rank, processes)
+        sampler = epoch_order(shard_groups(source.paths), len(source), self.seed, rank, processes)
         samples = DetectionSamples(
             source,
             self.size,
@@ -308,6 +311,8 @@ class DetectionData(LabelledData[DetectionSet]):
             return read_voc(name, files.annotations, files.images, classes, files.names, findings)
         if isinstance(files, CsvFile):
             return read_csv(name, files.table, files.images, classes, findings)
+        if isinstance(files, ShardSplit):
+            return read_shards(name, files, classes, findings)
         return read_yolo(name, files.data, classes, files.key, findings)
 
     def divide(self, train: DetectionSet) -> tuple[DetectionSet, DetectionSet]:
@@ -318,7 +323,7 @@ class DetectionData(LabelledData[DetectionSet]):
         """Return where the files of a split are looked for, as a hint."""
         return (
             f"expected annotations/instances_{name}.json or {name}/_annotations.coco.json (COCO), a data.yaml with "
-            f"names and {name} (YOLO), Annotations/*.xml and ImageSets/Main/{name}.txt (Pascal VOC), or {name}.csv; "
+            f"names and {name} (YOLO), Annotations/*.xml and ImageSets/Main/{name}.txt (Pascal VOC), {name}.csv or shards/{name}-000000.tar; "
             f"or name it: data.{name}.annotations=..."
         )
 

@@ -5,6 +5,8 @@ This module needs no torch.
 
 import csv
 import json
+import mmap
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any, Literal
 import yaml
 
 from densenet_suite.errors import DataError
+from densenet_suite.shards import ShardSplit, find_shards
 
-Format = Literal["coco", "voc", "yolo", "csv"]
+Format = Literal["coco", "voc", "yolo", "csv", "shards"]
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 # the names that the columns of a table may have, in small letters
@@ -26,7 +29,8 @@ COLUMNS = {
     "ymax": ("ymax", "y_max", "y2", "bottom"),
     "class": ("class", "label", "class_name", "category", "category_name"),
 }
-_YAML_BYTES = 262_144  # thousands of class names fit into it
+YAML_BYTES = 262_144  # thousands of class names fit into it
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _VOC_PICTURES = ("JPEGImages", "images")
 _VOC_ANNOTATIONS = ("Annotations", "annotations")
 
@@ -77,7 +81,7 @@ class CsvFile:
         return f"CSV, as {self.table} has columns of boxes"
 
 
-SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile
+SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile | ShardSplit
 
 
 def find_split(root: Path, split: str, format: Format | None = None) -> SplitFiles | None:
@@ -90,7 +94,8 @@ def find_split(root: Path, split: str, format: Format | None = None) -> SplitFil
     2. YOLO: a yaml file with names and <split>;
     3. Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/<split>.txt; or XML files in <split>/ beside the
        pictures, in <split>/Annotations/ or in Annotations/<split>/; without any split, all of them to train on;
-    4. CSV: <split>.csv, <split>_labels.csv, <split>/_annotations.csv, or a table with a column split.
+    4. CSV: <split>.csv, <split>_labels.csv, <split>/_annotations.csv, or a table with a column split;
+    5. sharded tars: shards/<split>-000000.tar and so on, or the same without a folder.
 
     Args:
         root: the folder.
@@ -116,7 +121,8 @@ def name_split(
     Args:
         root: the folder.
         split: its name.
-        annotations: a COCO file, a folder of XML files or a list of their names, a YOLO dataset's yaml, or a table.
+        annotations: a COCO file, a folder of XML files or a list of their names, a YOLO dataset's yaml, a table, or
+            a pattern of tars (shards/train-*.tar).
         images: the folder of the pictures; None to look for it. YOLO's yaml says itself where they are.
         format: the format, where the ending does not say it.
 
@@ -134,6 +140,8 @@ def name_split(
         folder = path if path.is_dir() else _first_folder(root, _VOC_ANNOTATIONS) or path.parent
         beside = _first_folder(folder.parent, _VOC_PICTURES) or folder
         return VocFolder(folder, root / images if images else beside, None if path.is_dir() else path)
+    if format == "shards":
+        return ShardSplit.of_archives(path.parent, sorted(path.parent.glob(path.name)))
     if format == "csv":
         return CsvFile(path, root / images if images is not None else _find_pictures(root, path, _first_row(path)))
     return CocoFile(path, root / images if images is not None else find_images(root, path))
@@ -145,12 +153,17 @@ def find_images(root: Path, annotations: Path) -> Path:
     Raises:
         DataError: it is in none of the usual places.
     """
+    return _find_pictures(root, annotations, _first_file_name(annotations))
+
+
+def _first_file_name(annotations: Path) -> str | None:
+    """Return the first file name in a COCO file, which is not parsed for it, as it may be of half a gigabyte."""
     try:
-        entries = json.loads(annotations.read_text(encoding="utf-8-sig"))["images"]
-        first = next(str(image["file_name"]) for image in entries)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
-        return root / "images"  # reading the file properly will say what is wrong with it
-    return _find_pictures(root, annotations, first)
+        with annotations.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = _FILE_NAME.search(content)
+            return str(json.loads(found[1])) if found else None
+    except (OSError, ValueError):
+        return None  # reading the file properly will say what is wrong with it
 
 
 def load_data_yaml(path: Path) -> Mapping[str, Any]:
@@ -161,8 +174,8 @@ def load_data_yaml(path: Path) -> Mapping[str, Any]:
     """
     where = str(path)
     try:
-        if path.stat().st_size > _YAML_BYTES:
-            raise DataError(f"yaml has {path.stat().st_size:,} bytes, the limit is {_YAML_BYTES:,}", where=where)
+        if path.stat().st_size > YAML_BYTES:
+            raise DataError(f"yaml has {path.stat().st_size:,} bytes, the limit is {YAML_BYTES:,}", where=where)
         text = path.read_text(encoding="utf-8-sig")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise DataError("yaml holds an alias (*name)", where=where, hint="write out what it stands for")
@@ -182,17 +195,17 @@ def load_data_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def column_numbers(header: Iterable[str]) -> dict[str, int]:
-    """Return where the columns of `COLUMNS`, and one called split, are in a table's first line."""
+    """Return where the columns of `COLUMNS`, and those called split and crowd, are in a table's first line."""
     names = [name.strip().lower() for name in header]
-    found = {column: [names.index(a) for a in aliases if a in names] for column, aliases in COLUMNS.items()}
-    found["split"] = [names.index("split")] if "split" in names else []
+    wanted = {**COLUMNS, "split": ("split",), "crowd": ("crowd",)}
+    found = {column: [names.index(a) for a in aliases if a in names] for column, aliases in wanted.items()}
     return {column: numbers[0] for column, numbers in found.items() if numbers}
 
 
 def _kind_of(path: Path) -> Format:
     if path.is_dir() or path.suffix.lower() == ".txt":
         return "voc"
-    kinds: dict[str, Format] = {".yaml": "yolo", ".yml": "yolo", ".csv": "csv"}
+    kinds: dict[str, Format] = {".yaml": "yolo", ".yml": "yolo", ".csv": "csv", ".tar": "shards"}
     return kinds.get(path.suffix.lower(), "coco")
 
 
@@ -227,8 +240,8 @@ def _names_splits(path: Path) -> bool:
 
 
 def _find_voc(root: Path, split: str, alias: str) -> VocFolder | None:
-    annotations = next((root / name for name in _VOC_ANNOTATIONS if _has_xml(root / name)), None)
     sets = root / "ImageSets" / "Main"
+    annotations = next((root / name for name in _VOC_ANNOTATIONS if _has_xml(root / name, sets.is_dir())), None)
     if annotations is not None and sets.is_dir():
         names = sets / f"{alias}.txt"
         pictures = _first_folder(root, _VOC_PICTURES) or annotations
@@ -259,11 +272,18 @@ def _find_csv(root: Path, split: str, alias: str) -> CsvFile | None:
     return CsvFile(found[0], _find_pictures(root, found[0], _first_row(found[0]))) if found else None
 
 
+def _find_shards(root: Path, split: str, alias: str) -> ShardSplit | None:
+    found = find_shards(root, (alias,))
+    first = next(found.samples(), None) if found is not None else None
+    return found if first is not None and "json" in first.files else None  # others hold masks
+
+
 _FINDERS: dict[Format, Callable[[Path, str, str], SplitFiles | None]] = {
     "coco": _find_coco,
     "yolo": _find_yolo,
     "voc": _find_voc,
     "csv": _find_csv,
+    "shards": _find_shards,
 }
 
 
@@ -319,8 +339,9 @@ def _ambiguous(root: Path, split: str, found: Iterable[Path]) -> DataError:
     )
 
 
-def _has_xml(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
+def _has_xml(folder: Path, below: bool = False) -> bool:
+    """Say whether there are XML files in a folder, or also below it."""
+    return folder.is_dir() and next(folder.glob("**/*.xml" if below else "*.xml"), None) is not None
 
 
 def _first_folder(root: Path, names: Iterable[str]) -> Path | None:

@@ -27,6 +27,7 @@ from densenet_suite.detection.annotation_checks import (
     stays_inside,
     to_number,
 )
+from densenet_suite.detection.coordinates import count_from_zero
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import DataError
@@ -106,7 +107,7 @@ def _read_files(
 
 
 def _listed(names: Path, findings: Findings) -> list[str]:
-    lines = [line.strip() for line in read_annotation_text(names).splitlines()]
+    lines = [line.strip() for line in read_annotation_text(names).split("\n")]
     keys = [line for line in lines if line]
     for number, line in enumerate(lines, start=1):
         if not stays_inside(line):
@@ -196,7 +197,8 @@ def _read_objects(root: Element, file: str, findings: Findings) -> list[ListedBo
                 "xmin, ymin, xmax and ymax are needed; polygons and rotated boxes are not read",
             )
             continue
-        x1, y1, x2, y2 = numbers
+        x1, y1 = (count_from_zero(text) for text in texts[:2])
+        x2, y2 = numbers[2:]
         difficult = (element.findtext("difficult") or "").strip() not in ("", "0")
-        boxes.append(ListedBox(name, (x1 - 1, y1 - 1, x2, y2), f"{place}: bndbox {numbers}", difficult))
+        boxes.append(ListedBox(name, (x1, y1, x2, y2), f"{place}: bndbox {numbers}", difficult))
     return boxes

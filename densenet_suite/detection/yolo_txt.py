@@ -29,6 +29,7 @@ from densenet_suite.detection.annotation_checks import (
     read_annotation_text,
     to_number,
 )
+from densenet_suite.detection.coordinates import to_corners
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.layout import load_data_yaml
 from densenet_suite.detection.structures import ClassTable
@@ -65,7 +66,7 @@ def read_yolo(
     images = [ListedImage(i, path, path.name) for i, path in enumerate(paths, start=1)]
     check_headers(images, findings)
     findings.raise_errors()
-    labels = [_label_file(image.path, data.parent) for image in images]
+    labels = [label_file(image.path, data.parent) for image in images]
     _note_orphans(labels, folders, data.parent, findings)
     listed = [(image, _read_boxes(file, image, names, findings)) for image, file in zip(images, labels, strict=True)]
     if labels and not any(file.is_file() for file in labels):
@@ -112,7 +113,7 @@ def _find_pictures(
     base = data.parent
     path = content.get("path")
     if isinstance(path, str) and path:
-        if is_below(base / path, base) and (base / path).is_dir():
+        if is_below(base / path, base) and _can_be(base / path) and (base / path).is_dir():
             base = base / path
         else:
             findings.warning("yaml-path", f"path {path!r} is no folder below {base}, which takes its place")
@@ -167,18 +168,23 @@ def _resolve(entry: str, bases: Sequence[Path], root: Path) -> Path | None:
     text = entry.replace("\\", "/")
     forms = (text, re.sub(r"^(\.\./)+", "", text))
     candidates = [Path(os.path.normpath(base / form)) for form in forms for base in bases]
-    inside = [path for path in candidates if is_below(path, root)]
-    return next((path for path in inside if _exists(path)), inside[0] if inside else None)
+    inside = [path for path in candidates if is_below(path, root) and _can_be(path)]
+    return next((path for path in inside if path.exists()), inside[0] if inside else None)
 
 
-def _exists(path: Path) -> bool:
+def _can_be(path: Path) -> bool:
+    """Say whether there can be a file of this name: none holds a NUL, or is thousands of characters long."""
     try:
-        return path.exists()
-    except (OSError, ValueError):  # such as a name that is too long
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
         return False
+    return True
 
 
-def _label_file(image: Path, root: Path) -> Path:
+def label_file(image: Path, root: Path) -> Path:
+    """Return the text file of a picture, both below the yaml's folder."""
     folders = list(Path(os.path.relpath(image, root)).parts[:-1])
     for i in reversed(range(len(folders))):
         if folders[i] == "images":
@@ -189,7 +195,7 @@ def _label_file(image: Path, root: Path) -> Path:
 
 def _note_orphans(labels: Iterable[Path], folders: Iterable[Path], root: Path, findings: Findings) -> None:
     known = set(labels)
-    for folder in dict.fromkeys(_label_file(folder / "a.jpg", root).parent for folder in folders):
+    for folder in dict.fromkeys(label_file(folder / "a.jpg", root).parent for folder in folders):
         for file in sorted(folder.rglob("*.txt")) if folder.is_dir() else ():
             if file not in known and file.name != "classes.txt":
                 findings.warning("labels-without-image", f"{file} is of no picture and is not read")
@@ -213,8 +219,7 @@ def _read_boxes(file: Path, image: ListedImage, names: Mapping[int, str], findin
                 "a line is: class cx cy w h; polygons, points and confidences are not read",
             )
             continue
-        label, cx, cy, width, height = values
-        if label not in names:
+        if values[0] not in names:
             findings.error(
                 "class-unknown-id",
                 f"{place}: class {line.split()[0]} is not in names",
@@ -228,9 +233,8 @@ def _read_boxes(file: Path, image: ListedImage, names: Mapping[int, str], findin
                 "divide pixels by the picture's width and height",
             )
             continue
-        x1, x2 = ((cx + side * width / 2) * image.width for side in (-1, 1))
-        y1, y2 = ((cy + side * height / 2) * image.height for side in (-1, 1))
-        boxes.append(ListedBox(names[int(label)], (x1, y1, x2, y2), f"{place}: box {values[1:]}"))
+        corners = to_corners(line.split()[1:], image.height, image.width)
+        boxes.append(ListedBox(names[int(values[0])], corners, f"{place}: box {values[1:]}"))
     return boxes
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from densenet_suite.archives import shard_groups
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.augment.capabilities import fit_to_data
 from densenet_suite.augment.masks import MaskAugment
@@ -16,7 +17,8 @@ from densenet_suite.findings import Findings
 from densenet_suite.labelled_data import SPLITS, LabelledData, Reading
 from densenet_suite.loading import Loader
 from densenet_suite.preprocess import Normalization
-from densenet_suite.sampling import EpochSampler, SequentialShard
+from densenet_suite.sampling import SequentialShard, epoch_order
+from densenet_suite.segmentation.class_file import read_class_file
 from densenet_suite.segmentation.class_table import RawValue, RawValues
 from densenet_suite.segmentation.crops import choose_crop
 from densenet_suite.segmentation.datasets import SegmentationSet, hold_out, read_segmentation
@@ -116,10 +118,14 @@ class SegmentationData(LabelledData[SegmentationSet]):
         if files is None:
             self.split("train")  # says what is missing
         assert files is not None
+        table, ignore = self.table, self.ignore
+        known = read_class_file(self.root, multilabel=self.multilabel) if table is None else None
+        if known is not None and not isinstance(files, CocoFile):
+            table, ignore = known.classes, (*ignore, *known.ignore)
         return find_codec(
             files,
-            classes=self.table,
-            ignore=self.ignore,
+            classes=table,
+            ignore=ignore,
             nearest=self.nearest,
             multilabel=self.multilabel,
             given=self.given_classes,
@@ -174,7 +180,8 @@ class SegmentationData(LabelledData[SegmentationSet]):
                 hint=f"train.batch={max(1, len(samples) // processes)}, or data.crops_per_image="
                 f"{-(-self.batch * processes // len(source))}",
             )
-        sampler = EpochSampler(len(samples), self.seed, rank, processes)
+        shards = shard_groups([source.paths[i // self.crops_per_image] for i in range(len(samples))])
+        sampler = epoch_order(shards, len(samples), self.seed, rank, processes)
         return Loader(samples, collate, self.workers, sampler=sampler, batch=self.batch, drop_last=True)
 
     def eval_dataloader(self, split: str) -> Loader[SegmentationBatch]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from densenet_suite.errors import DataError
+from densenet_suite.segmentation.pair_shards import pair_samples
 from densenet_suite.segmentation.pair_table import find_table, read_table
 from densenet_suite.segmentation.pairing import (
     SHOWN,
@@ -14,6 +15,7 @@ from densenet_suite.segmentation.pairing import (
     path_key,
     without_ending,
 )
+from densenet_suite.shards import find_shards
 
 _MASK_FOLDERS = ("masks", "annotations", "labels")
 
@@ -40,7 +42,8 @@ def find_split(root: Path, split: str, *, mask_name: str = "{stem}", multilabel:
     3. <split>/images/ and <split>/masks/;
     4. annotations/instances_<split>.json in COCO format, perhaps with a year behind the split, beside images/<split>/,
        <split>/ or images/;
-    5. images/ and masks/ with a list of names in <split>.txt; without any list, all of them are the training split.
+    5. sharded tars with masks: shards/<split>-000000.tar and so on, or the same without a folder;
+    6. images/ and masks/ with a list of names in <split>.txt; without any list, all of them are the training split.
 
     Args:
         root: the folder.
@@ -67,6 +70,9 @@ def find_split(root: Path, split: str, *, mask_name: str = "{stem}", multilabel:
         images = root / "images" / alias
         if images.is_dir() and split != "test":  # pictures to test on often have no masks
             return pair_folders(images, root / "masks" / alias, split, mask_name=mask_name)
+    shards = find_shards(root, SPLIT_NAMES[split])
+    if shards is not None and (pairs := pair_samples(shards)) is not None:
+        return pairs
     return _unsplit(root, split, mask_name, multilabel)
 
 
@@ -129,7 +135,10 @@ def _chosen(whole: PairedFiles, images: Path, names: Path) -> PairedFiles:
     """Return the part of unsplit files that a list of names chooses, each with or without its ending."""
     pairs = {path_key(pair.image, images): pair for pair in whole.pairs}
     unlabelled = {path_key(path, images): path for path in whole.unlabelled}
-    lines = names.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = names.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"list of names cannot be read: {error}", where=str(names)) from None
     wanted = [re.sub(r"\\", "/", line.strip()) for line in lines if line.strip()]
     keys = [without_ending(name) if name not in pairs and name not in unlabelled else name for name in wanted]
     unknown = [name for name, key in zip(wanted, keys, strict=True) if key not in pairs and key not in unlabelled]

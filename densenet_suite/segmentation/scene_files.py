@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from densenet_suite.archives import open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import FaultError
 from densenet_suite.images import ImageRecord, open_image, read_header
@@ -112,7 +113,7 @@ def _palette(image: Image.Image) -> Array | None:
 
 
 def _is_lossy_webp(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         return b"VP8 " in file.read(64 * 1024)
 
 
