@@ -23,6 +23,8 @@ from densenet_suite.segmentation.masks import DecodedMask, FileMask, MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
 from densenet_suite.segmentation.scene_files import MaskError, read_scene_header
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
+from densenet_suite.segmentation.volume_pairs import cut_volumes
+from densenet_suite.voxels import file_of
 
 Array = np.ndarray[Any, Any]
 _READERS = 8
@@ -41,7 +43,7 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class LabelledScene:
-    """An image and its mask; height, width (of the upright picture), bands and dtype are those of the image file."""
+    """An image or slice and its mask; height, width (of the upright picture), bands and dtype are those of the file."""
 
     path: Path
     height: int
@@ -149,7 +151,8 @@ def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> Segment
     else:
         _note_unpaired(files, findings)
         order = [files.layers.index(name) for name in codec.classes.names] if files.layers else [0]
-        pairs = [(pair.image, FileMask(codec, tuple(pair.masks[i] for i in order))) for pair in files.pairs]
+        cut = cut_volumes(files.pairs, findings)
+        pairs = [(pair.image, FileMask(codec, tuple(pair.masks[i] for i in order))) for pair in cut]
     scenes = _read_headers(pairs, findings)
     counts = _check_masks(scenes, codec.classes, findings)
     if not pairs and not any(findings):
@@ -195,8 +198,23 @@ def read_scene(scene: LabelledScene, bands: int | None = None) -> tuple[Array, A
 
 
 def hold_out(dataset: SegmentationSet, share: float) -> tuple[SegmentationSet, SegmentationSet]:
-    """Divide a set into one to train on and one to validate on, by the names of the files; see `sampling.held_out`."""
-    kept, held = held_out([path.name for path in dataset.paths], share)
+    """Divide a set into one to train on and one to validate on, by the names of the files; see `sampling.held_out`.
+
+    The slices of a volume stay together.
+
+    Raises:
+        DataError: all of them are of one volume.
+    """
+    file_names = [file_of(path).name for path in dataset.paths]
+    names = list(dict.fromkeys(file_names))
+    if len(names) == 1:
+        raise DataError(
+            f"all {len(dataset)} training images are slices of one volume, {names[0]}: none can be held out fairly",
+            where=str(dataset.source),
+            hint="name a val split: data.val.images=... data.val.masks=...; or do without: data.holdout=0",
+        )
+    _, held_names = ({names[i] for i in part} for part in held_out(names, share))
+    kept, held = ([i for i, name in enumerate(file_names) if (name in held_names) == side] for side in (False, True))
     train = dataset.subset("train", kept)
     _note_absent_classes(train, np.flatnonzero(dataset.pixel_counts.any(0)).tolist())  # others were noted before
     return train, dataset.subset("val", held)

@@ -17,6 +17,7 @@ from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
 from densenet_suite.segmentation.scene_files import read_raw_mask
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
+from densenet_suite.volumes import slice_paths
 
 Array = np.ndarray[Any, Any]
 FOREGROUND = "foreground"
@@ -89,8 +90,9 @@ def discover(
     Raises:
         DataError: the masks are in colours, in a lossy format, or hold too many or too few values to tell.
     """
+    masks = [part for pair in files.pairs for path in pair.masks for part in slice_paths(path)]
     with ThreadPoolExecutor(_READERS) as pool:
-        seen = list(pool.map(_look_at, [path for pair in files.pairs for path in pair.masks]))
+        seen = list(pool.map(_look_at, masks))
     where = str(files.where)
     if not seen:
         raise DataError(files.missing() or "there are no masks to find the classes in", where=where, hint=files.hint)

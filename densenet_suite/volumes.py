@@ -1,0 +1,98 @@
+"""Volumes by their path, and the scenes that a path means: pictures, slices of NIfTI files, slices of DICOM series.
+
+Headers of volumes are kept for each process, so that a slice costs no search through a folder.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from densenet_suite.errors import DataError, MissingExtraError
+from densenet_suite.images import find_images
+from densenet_suite.installed import is_installed
+from densenet_suite.volume_cache import Stamp, stamp
+from densenet_suite.voxels import NIFTI_ENDINGS, VOLUME_ENDINGS, Volume, ending_of, parse_slice, slice_path
+
+_HEADERS = 256
+
+
+def is_volume(path: Path) -> bool:
+    """Say whether a path is that of a volume or of one of its slices: by its name, or because it is a folder."""
+    return parse_slice(path) is not None or ending_of(path) in VOLUME_ENDINGS or path.is_dir()
+
+
+def open_volume(path: Path) -> Volume:
+    """Return the volume of a NIfTI file, a DICOM file or a folder of one DICOM series; its voxels are not read yet.
+
+    Raises:
+        DataError: it is missing or damaged, or the folder holds no files of one series that fit together.
+        MissingExtraError: it takes a package that is not installed.
+    """
+    try:
+        when = stamp(path)
+    except OSError:
+        raise DataError("volume does not exist", where=str(path)) from None
+    return _open(path, when)
+
+
+def slice_paths(path: Path) -> list[Path]:
+    """Return the paths of a volume's slices, in their order; any other path, and that of a single slice, means itself.
+
+    Raises:
+        DataError: as `open_volume`.
+        MissingExtraError: as `open_volume`.
+    """
+    if not is_volume(path) or parse_slice(path) is not None:
+        return [path]
+    grid = open_volume(path).grid
+    return [slice_path(path, grid.plane, i) for i in range(grid.slices(grid.plane))]
+
+
+def find_scenes(source: Path | str) -> list[Path]:
+    """Return the pictures and volumes that a file, a folder (searched to its depths) or a shell pattern means, sorted.
+
+    DICOM files that lie in a folder together and belong to one series are one volume, their folder; others are each one
+    of their own.
+
+    Raises:
+        DataError: there are none.
+    """
+    path = Path(source).expanduser()
+    if not path.is_dir():
+        return find_images(source)
+    folders = [path, *(each for each in path.rglob("*") if each.is_dir())]
+    volumes = [found for folder in folders for found in _volumes_in(folder)]
+    try:
+        pictures = find_images(path)
+    except DataError:
+        if not volumes:
+            raise
+        pictures = []
+    return sorted({*pictures, *volumes})
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    from densenet_suite.dicom import dicom_files, is_series
+
+    files = dicom_files(folder)
+    if files:
+        _require("pydicom", files[0])
+    nifti = [p for p in folder.iterdir() if ending_of(p) in NIFTI_ENDINGS and p.is_file() and p.name[0] != "."]
+    return [*nifti, *([folder] if is_series(files) else files)]
+
+
+@lru_cache(_HEADERS)
+def _open(path: Path, when: Stamp) -> Volume:
+    if ending_of(path) in NIFTI_ENDINGS and not path.is_dir():
+        _require("nibabel", path)
+        from densenet_suite.nifti import NiftiVolume
+
+        return NiftiVolume(path)
+    _require("pydicom", path)
+    from densenet_suite.dicom_series import DicomVolume
+
+    return DicomVolume(path)
+
+
+def _require(package: str, path: Path) -> None:
+    if not is_installed(package):
+        raise MissingExtraError(f"reading NIfTI and DICOM ({path})", "medical")
