@@ -95,7 +95,7 @@ def test_padding_holds_nothing(tmp_path, scan):
     limits = dicom_file(tmp_path / "x.dcm", np.array([[0, 3, 5, 9]], np.uint16), PixelPaddingValue=3,
                         PixelPaddingRangeLimit=5)  # fmt: skip
 
-    values, missing, _ = read_raster(slice_paths(folder)[4])
+    missing = read_raster(slice_paths(folder)[4])[1]
     np.testing.assert_array_equal(missing, voxels[:, :, 4].T == 0)
     assert read_raster(limits)[1].tolist() == [[False, True, True, False]]
     # across the stack, which is read whole

@@ -144,7 +144,7 @@ def test_a_volume_without_nibabel_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     monkeypatch.setattr("densenet_suite.volumes.is_installed", lambda package: package != "nibabel")
 
-    with pytest.raises(MissingExtraError, match=r'densenet-suite\[medical\]'):
+    with pytest.raises(MissingExtraError, match=r"densenet-suite\[medical\]"):
         open_volume(path)
 
 

@@ -82,7 +82,8 @@ def test_the_path_of_a_slice_holds_its_volume_plane_and_number():
 
 
 @pytest.mark.parametrize(
-    ("name", "ending"), [("a.nii.gz", ".nii.gz"), ("A.NII.GZ", ".nii.gz"), ("a.b.nii", ".nii"), ("a.gz", ".gz"), ("a", "")]
+    ("name", "ending"),
+    [("a.nii.gz", ".nii.gz"), ("A.NII.GZ", ".nii.gz"), ("a.b.nii", ".nii"), ("a.gz", ".gz"), ("a", "")],
 )
 def test_nii_gz_is_one_ending(name, ending):
     assert ending_of(Path(name)) == ending

@@ -99,5 +99,3 @@ def read_back(path: Path):
     """Voxels and affine, as nibabel reads them."""
     image = nibabel.load(path)
     return np.asarray(image.dataobj), image.affine
-
-

@@ -282,7 +282,7 @@ class _Table:
 
 def _free_name(path: Path, taken: set[str]) -> str:
     """Return a name for a scene's files; scenes of one name in several folders get a number."""
-    stem = path.name.removesuffix(path.name[-len(ending_of(path)) :]) if ending_of(path) else path.name
+    stem = path.name if path.is_dir() else path.name[: len(path.name) - len(ending_of(path))]
     name, number = stem, 1
     while name in taken:
         number += 1

@@ -128,7 +128,9 @@ def test_hold_out_keeps_the_slices_of_a_volume_together(tmp_path):
 def test_one_volume_alone_cannot_be_held_out(tmp_path):
     case(tmp_path, "only")
 
-    with pytest.raises(DataError, match=r"all 12 training images are slices of one volume, only.nii.gz.*\n  hint: name"):
+    with pytest.raises(
+        DataError, match=r"all 12 training images are slices of one volume, only.nii.gz.*\n  hint: name"
+    ):
         SegmentationData(tmp_path, (32, 32), 2).split("val")
     assert len(SegmentationData(tmp_path, (32, 32), 2, holdout=0).split("train")) == 12
 
@@ -184,9 +186,7 @@ def test_masks_are_read_with_many_threads_without_unpacking_twice(tmp_path, monk
     case(tmp_path, "a")
     opened = []
     load = nibabel.arrayproxy.ArrayProxy.get_unscaled
-    monkeypatch.setattr(
-        nibabel.arrayproxy.ArrayProxy, "get_unscaled", lambda self: opened.append(1) or load(self)
-    )
+    monkeypatch.setattr(nibabel.arrayproxy.ArrayProxy, "get_unscaled", lambda self: opened.append(1) or load(self))
 
     assert len(read(tmp_path)) == 12
     assert len(opened) <= 1
