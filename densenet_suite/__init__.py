@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from densenet_suite.segmentation.variants import list_decoders
     from densenet_suite.training.averaging import EvaluationWeights
     from densenet_suite.training.run import Run
+    from densenet_suite.verbs.data_split import DataSplit, split_data
     from densenet_suite.verbs.doctor import doctor
     from densenet_suite.verbs.evaluate import evaluate
     from densenet_suite.verbs.load import load
@@ -41,6 +42,7 @@ _HOME = {
     "Backbone": "backbones.base",
     "ConfigError": "errors",
     "DataError": "errors",
+    "DataSplit": "verbs.data_split",
     "DetectionData": "detection.data",
     "DetectionTask": "detection.task",
     "EfficientDet": "detection.model",
@@ -74,6 +76,7 @@ _HOME = {
     "register_backbone": "backbones.variants",
     "resume": "verbs.train",
     "save_results": "verbs.predict",
+    "split_data": "verbs.data_split",
     "train": "verbs.train",
 }
 
@@ -81,6 +84,7 @@ __all__ = [
     "Backbone",
     "ConfigError",
     "DataError",
+    "DataSplit",
     "DetectionData",
     "DetectionTask",
     "EfficientDet",
@@ -115,6 +119,7 @@ __all__ = [
     "register_backbone",
     "resume",
     "save_results",
+    "split_data",
     "train",
 ]
 

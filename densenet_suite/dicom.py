@@ -1,11 +1,14 @@
 """DICOM files, picture by picture: the only module that knows pydicom (the extra `medical`).
 
-Only what says how pixels are stored and where they lie is ever read: names, dates and numbers of patients are not, and
-no message repeats what a file holds. Not read: JPEG lossless, JPEG-LS, HTJ2K and JPEG of 12 bits, which take packages
-under other licences or of compiled code; palettes; look-up tables in place of slope and intercept; segmentation
-objects (DICOM-SEG); a deflated data set, which could unpack to any size.
+Only what says how pixels are stored and where they lie is read: names and dates are not, the number of a patient only
+as a digest, to keep patients together, and no message repeats what a file holds.
+
+Not read: JPEG lossless, JPEG-LS, HTJ2K and JPEG of 12 bits, which take packages under other licences or of compiled
+code; palettes; look-up tables in place of slope and intercept; segmentation objects (DICOM-SEG); a deflated data set,
+which could unpack to any size.
 """
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -109,6 +112,16 @@ def is_series(files: Sequence[Path]) -> bool:
         len(files) > 1
         and len({_text(_header(file, ["SeriesInstanceUID"]), "SeriesInstanceUID") for file in files}) == 1
     )
+
+
+def patient_of(file: Path) -> str | None:
+    """Return a digest of the patient's number, by which files of one patient are known; None where there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    number = _text(_header(file, ["PatientID"]), "PatientID").strip()
+    return hashlib.blake2b(number.encode(), digest_size=16).hexdigest() if number else None
 
 
 @contextmanager

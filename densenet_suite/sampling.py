@@ -22,6 +22,7 @@ class Stream(IntEnum):
     STEP = 2
     WEIGHTS = 3
     HOLDOUT = 4
+    DIVISION = 7
 
 
 def derive_seed(seed: int, stream: Stream, *position: int) -> int:

@@ -75,7 +75,7 @@ def _volumes_in(folder: Path) -> list[Path]:
 
     files = dicom_files(folder)
     if files:
-        _require("pydicom", files[0])
+        require("pydicom", files[0])
     nifti = [p for p in folder.iterdir() if ending_of(p) in NIFTI_ENDINGS and p.is_file() and p.name[0] != "."]
     return [*nifti, *([folder] if is_series(files) else files)]
 
@@ -83,16 +83,21 @@ def _volumes_in(folder: Path) -> list[Path]:
 @lru_cache(_HEADERS)
 def _open(path: Path, when: Stamp) -> Volume:
     if ending_of(path) in NIFTI_ENDINGS and not path.is_dir():
-        _require("nibabel", path)
+        require("nibabel", path)
         from densenet_suite.nifti import NiftiVolume
 
         return NiftiVolume(path)
-    _require("pydicom", path)
+    require("pydicom", path)
     from densenet_suite.dicom_series import DicomVolume
 
     return DicomVolume(path)
 
 
-def _require(package: str, path: Path) -> None:
+def require(package: str, path: Path) -> None:
+    """Refuse a file whose reader is not installed.
+
+    Raises:
+        MissingExtraError: it is so.
+    """
     if not is_installed(package):
         raise MissingExtraError(f"reading NIfTI and DICOM ({path})", "medical")

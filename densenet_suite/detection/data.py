@@ -195,7 +195,7 @@ class DetectionData(LabelledData[DetectionSet]):
 
     def has_files(self, name: str) -> bool:
         """Say whether there are files of a split."""
-        return self._files(name) is not None
+        return self.files(name) is not None
 
     def read_split(self, name: str) -> DetectionSet:
         """Read and check a split that has files, with the training split's classes.
@@ -203,7 +203,7 @@ class DetectionData(LabelledData[DetectionSet]):
         Raises:
             DataError: they are faulty.
         """
-        files = self._files(name)
+        files = self.files(name)
         assert files is not None
         classes = self.given_classes
         if classes is None and name != "train":
@@ -230,7 +230,8 @@ class DetectionData(LabelledData[DetectionSet]):
             f"or name it: data.{name}.annotations=..."
         )
 
-    def _files(self, name: str) -> SplitFiles | None:
+    def files(self, name: str) -> SplitFiles | None:
+        """Return where a split is, or None where there is none; see `layout.find_split`."""
         if name not in self._found:
             self._found[name] = find_split(self.root, name, self.format)
         return self._found[name]

@@ -101,7 +101,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
             ConfigError: the class table contradicts itself, or the model.
             DataError: there are no masks, or they do not show what is meant.
         """
-        files = next((files for name in SPLITS if (files := self._files(name)) is not None), None)
+        files = next((files for name in SPLITS if (files := self.files(name)) is not None), None)
         if files is None:
             self.split("train")  # says what is missing
         assert files is not None
@@ -154,7 +154,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
 
     def has_files(self, name: str) -> bool:
         """Say whether there are files of a split."""
-        return self._files(name) is not None
+        return self.files(name) is not None
 
     def read_split(self, name: str) -> SegmentationSet:
         """Read and check a split that has files.
@@ -162,7 +162,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
         Raises:
             DataError: they are faulty.
         """
-        files = self._files(name)
+        files = self.files(name)
         assert files is not None
         return read_segmentation(name, files, self.codec)
 
@@ -177,7 +177,8 @@ class SegmentationData(LabelledData[SegmentationSet]):
             f"or name it: data.{name}.images=... and data.{name}.masks=..."
         )
 
-    def _files(self, name: str) -> SplitFiles | None:
+    def files(self, name: str) -> SplitFiles | None:
+        """Return where a split is, or None where there is none; see `layout.find_split`."""
         if name not in self._found:
             options: Any = {"mask_name": self.mask_name, "multilabel": self.multilabel}
             if name in self.named:
