@@ -104,6 +104,7 @@ def split_data(
     """
     _check_arguments(val, test, by, group, block, buffer)
     opened = open_dataset(place, task=task)
+    opened.data.holdout = 0.0  # the files of a split are what is divided
     root = Path(opened.data.root)
     if any(getattr(opened.config.data, name) is not None for name in SPLITS):
         raise ConfigError(
@@ -167,7 +168,7 @@ def _read_images(opened: OpenedDataset, splits: Sequence[str]) -> _Images:
     rows: list[Array] = []
     names: tuple[str, ...] = ()
     for split in splits:
-        dataset = opened.data.read_split(split)
+        dataset = opened.data.split(split)
         names = tuple(dataset.classes.names)
         of_file: dict[Path, Array] = {}
         for path, present in zip(dataset.paths, _present(dataset), strict=True):
