@@ -167,7 +167,8 @@ def read_frames(path: Path) -> list[Frame]:
 def _check_kind(path: Path, header: Any) -> None:
     """Refuse files whose numbers are no picture's."""
     size = [getattr(header, name, None) for name in ("Rows", "Columns", "BitsAllocated")]
-    if None in size or not 0 < size[0] * size[1] <= MAX_PIXELS or size[2] not in (8, 16, 32):
+    rows, columns, bits = (part or 0 for part in size)
+    if not 0 < rows * columns <= MAX_PIXELS or bits not in (8, 16, 32):
         raise DataError(
             f"DICOM file holds no picture: rows, columns and bits are {', '.join(str(part) for part in size)}",
             where=str(path),

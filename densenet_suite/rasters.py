@@ -50,7 +50,7 @@ class VolumeSlice(NamedTuple):
 
     volume: Volume
     plane: str
-    index: int
+    number: int
 
 
 class Raster(ABC):
@@ -205,12 +205,14 @@ class _GeoRaster(Raster):
 
 
 class _Slice(Raster):
-    """A slice of a volume, which is read when a window of it is."""
+    """A slice of a volume, which is read when its `with` block begins."""
+
+    slice: VolumeSlice
 
     def __init__(self, path: Path):
-        file, plane, index = parse_slice(path) or (path, None, 0)
+        file, given, number = parse_slice(path) or (path, None, 0)
         volume = open_volume(file)
-        plane = plane or volume.grid.plane
+        plane = given or volume.grid.plane
         count = volume.grid.slices(plane)
         if file == path and count > 1:
             raise DataError(
@@ -218,14 +220,15 @@ class _Slice(Raster):
                 where=str(path),
                 hint=f"{slice_path(path, plane, count // 2).name} is one",
             )
-        if index >= count:
+        if number >= count:
             raise DataError(f"volume has {count} {plane} slices, numbered from 0", where=str(path))
         height, width = volume.grid.size(plane)
         self.record = ImageRecord(path, height, width, volume.bands, volume.dtype, 1)
-        self.slice = VolumeSlice(volume, plane, index)
+        self.slice = VolumeSlice(volume, plane, number)
 
     def __enter__(self) -> Self:
-        values, hidden = self.slice.volume.read_slice(self.slice.plane, self.slice.index)
+        volume, plane, number = self.slice
+        values, hidden = volume.read_slice(plane, number)
         nodata = [None] * self.record.bands
         self._pixels = _pixels(values, nodata, np.zeros(values.shape[:2], bool) if hidden is None else hidden)
         return self

@@ -16,11 +16,13 @@ from densenet_suite.augment import AugmentPolicy, JointAugment
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
+from densenet_suite.detection.geojson_boxes import read_geojson_boxes
 from densenet_suite.detection.layout import CocoFile, CsvFile, Format, SplitFiles, VocFolder, find_split
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import ConfigError, DataError
+from densenet_suite.geojson_rasters import GeoJsonFiles
 from densenet_suite.geometry import Letterbox
 from densenet_suite.images import read_pixels
 from densenet_suite.labelled_data import LabelledData
@@ -125,7 +127,7 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
 
 
 class DetectionData(LabelledData[DetectionSet]):
-    """Train, val and test splits of a dataset in COCO, Pascal VOC, YOLO or CSV format.
+    """Train, val and test splits of a dataset in COCO, Pascal VOC, YOLO, CSV or GeoJSON format.
 
     Args:
         root: folder of the dataset.
@@ -216,6 +218,8 @@ class DetectionData(LabelledData[DetectionSet]):
             return read_voc(name, files.annotations, files.images, classes, files.names)
         if isinstance(files, CsvFile):
             return read_csv(name, files.table, files.images, classes)
+        if isinstance(files, GeoJsonFiles):
+            return read_geojson_boxes(name, files, classes)
         return read_yolo(name, files.data, classes, files.key)
 
     def divide(self, train: DetectionSet) -> tuple[DetectionSet, DetectionSet]:

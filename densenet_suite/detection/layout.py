@@ -13,8 +13,9 @@ from typing import Any, Literal
 import yaml
 
 from densenet_suite.errors import DataError
+from densenet_suite.geojson_rasters import GeoJsonFiles, find_geojson
 
-Format = Literal["coco", "voc", "yolo", "csv"]
+Format = Literal["coco", "voc", "yolo", "csv", "geojson"]
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 # the names that the columns of a table may have, in small letters
@@ -77,7 +78,7 @@ class CsvFile:
         return f"CSV, as {self.table} has columns of boxes"
 
 
-SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile
+SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile | GeoJsonFiles
 
 
 def find_split(root: Path, split: str, format: Format | None = None) -> SplitFiles | None:
@@ -90,7 +91,8 @@ def find_split(root: Path, split: str, format: Format | None = None) -> SplitFil
     2. YOLO: a yaml file with names and <split>;
     3. Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/<split>.txt; or XML files in <split>/ beside the
        pictures, in <split>/Annotations/ or in Annotations/<split>/; without any split, all of them to train on;
-    4. CSV: <split>.csv, <split>_labels.csv, <split>/_annotations.csv, or a table with a column split.
+    4. CSV: <split>.csv, <split>_labels.csv, <split>/_annotations.csv, or a table with a column split;
+    5. GeoJSON polygons: images/<split>/ with labels/<split>/*.geojson or <split>.geojson; see `find_geojson`.
 
     Args:
         root: the folder.
@@ -134,6 +136,8 @@ def name_split(
         folder = path if path.is_dir() else _first_folder(root, _VOC_ANNOTATIONS) or path.parent
         beside = _first_folder(folder.parent, _VOC_PICTURES) or folder
         return VocFolder(folder, root / images if images else beside, None if path.is_dir() else path)
+    if format == "geojson":
+        return GeoJsonFiles(path, root / (images or "images"))
     if format == "csv":
         return CsvFile(path, root / images if images is not None else _find_pictures(root, path, _first_row(path)))
     return CocoFile(path, root / images if images is not None else find_images(root, path))
@@ -190,6 +194,8 @@ def column_numbers(header: Iterable[str]) -> dict[str, int]:
 
 
 def _kind_of(path: Path) -> Format:
+    if path.suffix.lower() == ".geojson" or any(path.glob("*.geojson")):
+        return "geojson"
     if path.is_dir() or path.suffix.lower() == ".txt":
         return "voc"
     kinds: dict[str, Format] = {".yaml": "yolo", ".yml": "yolo", ".csv": "csv"}
@@ -264,6 +270,7 @@ _FINDERS: dict[Format, Callable[[Path, str, str], SplitFiles | None]] = {
     "yolo": _find_yolo,
     "voc": _find_voc,
     "csv": _find_csv,
+    "geojson": find_geojson,
 }
 
 

@@ -14,10 +14,12 @@ import numpy as np
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
+from densenet_suite.geojson_rasters import GeoJsonFiles
 from densenet_suite.images import ImageRecord
 from densenet_suite.rasters import read_raster
 from densenet_suite.sampling import held_out
 from densenet_suite.segmentation.coco_masks import read_coco_masks
+from densenet_suite.segmentation.geojson_masks import read_geojson_masks
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles
 from densenet_suite.segmentation.masks import DecodedMask, FileMask, MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
@@ -144,10 +146,12 @@ def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> Segment
     Raises:
         DataError: there is nothing to read, or there are faults that would make a run wrong.
     """
-    source = files.annotations if isinstance(files, CocoFile) else files.where
+    source = source_of(files)
     findings = Findings(str(source))
     if isinstance(files, CocoFile):
         pairs: list[tuple[Path, MaskSource]] = list(read_coco_masks(files, codec.classes, findings))
+    elif isinstance(files, GeoJsonFiles):
+        pairs = list(read_geojson_masks(files, codec.classes, findings))
     else:
         _note_unpaired(files, findings)
         order = [files.layers.index(name) for name in codec.classes.names] if files.layers else [0]
@@ -172,6 +176,13 @@ def read_segmentation(name: str, files: SplitFiles, codec: MaskCodec) -> Segment
     if name == "train":
         _note_absent_classes(found, range(len(found.classes)))
     return found
+
+
+def source_of(files: SplitFiles) -> Path:
+    """Return the folder, table or file that says what belongs together."""
+    if isinstance(files, CocoFile):
+        return files.annotations
+    return files.labels if isinstance(files, GeoJsonFiles) else files.where
 
 
 def read_scene(scene: LabelledScene, bands: int | None = None) -> tuple[Array, Array]:

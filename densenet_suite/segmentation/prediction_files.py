@@ -141,9 +141,9 @@ def _save_slice(prediction: Segmentation, files: VolumeFiles, outputs: Sequence[
     def take(rows: Rows) -> None:
         for output in outputs:
             if output != "overlays":
-                files.append(output, place.index, rows.top, _part(output, rows))
+                files.append(output, place.number, rows.top, _part(output, rows))
 
-    overlay = files.folder / "overlays" / files.name / f"{place.plane}-{place.index:03d}.jpg"
+    overlay = files.folder / "overlays" / files.name / f"{place.plane}-{place.number:03d}.jpg"
     _run(prediction, take, overlay if "overlays" in outputs else None)
 
 

@@ -42,7 +42,13 @@ def new_files(opened: OpenedDataset, splits: Sequence[str], split_of: SplitOf) -
         return yolo_files(first.data, boxes.load_data_yaml(first.data), splits, split_of)
     if isinstance(first, boxes.CsvFile):
         return box_tables(root, splits, [_column(files) for files in found], split_of)
-    return _voc(root, splits, found, split_of)
+    if isinstance(first, boxes.VocFolder):
+        return _voc(root, splits, found, split_of)
+    raise DataError(
+        "GeoJSON labels are divided by folders, which are not made here",
+        where=str(root),
+        hint=f"{_CONVERT}, such as COCO",
+    )
 
 
 def _coco_folder(root: Path, *, fixed: bool) -> Callable[[str, Sequence[Path]], Path]:

@@ -210,9 +210,7 @@ def test_tiles_are_divided_by_blocks_with_a_buffer(tmp_path):
     parts = {name: [path.stem for path in data.read_split(name).paths] for name in ("train", "val")}
     assert len(parts["train"]) + len(parts["val"]) + len(done.set_aside) == 64
     assert 0 < len(done.set_aside) < 40
-    apart = [
-        max(abs(int(a[0]) - int(b[0])), abs(int(a[1]) - int(b[1]))) for a in parts["train"] for b in parts["val"]
-    ]
+    apart = [max(abs(int(a[0]) - int(b[0])), abs(int(a[1]) - int(b[1]))) for a in parts["train"] for b in parts["val"]]
     assert min(apart) == 2  # tiles of 80 m: neighbours touch, and are nearer than 40 m
     assert not {name.split("/")[-1][:2] for name in done.set_aside} & {*parts["train"], *parts["val"]}
 
@@ -257,6 +255,19 @@ def test_layouts_that_lists_cannot_divide_are_refused(pictures, tmp_path):
 
     with pytest.raises(DataError, match=r"where all XML files lie in Annotations/ .*\n  hint: .*data convert"):
         ds.split_data(root, overwrite=True)
+
+    for i in range(3):
+        place = rasterio.Affine(10, 0, 500_000 + 80 * i, 0, -10, 5_700_000)
+        profile = {"driver": "GTiff", "height": 8, "width": 8, "count": 1, "dtype": "uint8", "transform": place}
+        (tmp_path / "geo" / "images").mkdir(parents=True, exist_ok=True)
+        with rasterio.open(tmp_path / "geo" / "images" / f"{i}.tif", "w", crs="EPSG:32631", **profile) as file:
+            file.write(np.full((1, 8, 8), i, np.uint8))
+    (tmp_path / "geo" / "labels").mkdir()
+    ring = [[500_010, 5_699_990], [500_030, 5_699_990], [500_030, 5_699_930], [500_010, 5_699_990]]
+    shape = {"type": "Polygon", "coordinates": [ring]}
+    (tmp_path / "geo" / "labels" / "0.geojson").write_text(json.dumps(shape))
+    with pytest.raises(DataError, match=r"GeoJSON labels are divided by folders, which are not made here"):
+        ds.split_data(tmp_path / "geo", task="segmentation")
 
 
 def test_the_command_prints_a_table(pictures, tmp_path):
