@@ -10,11 +10,10 @@ from pathlib import Path
 
 from densenet_suite.dicom import dicom_files, is_dicom, patient_of
 from densenet_suite.errors import ConfigError, DataError
-from densenet_suite.volumes import require
+from densenet_suite.volumes import require, without_channel
 from densenet_suite.voxels import ending_of
 
 _BIDS = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/])")
-_CHANNEL = re.compile(r"_\d{4}$")
 _PIECE = 2**20
 _SHOWN = 5
 
@@ -103,7 +102,7 @@ def _patient(path: Path, root: Path) -> str:
             return number
     found = _BIDS.search(_below(path, root))
     name = path.name if path.is_dir() else path.name[: len(path.name) - len(ending_of(path))]
-    return found.group(1) if found else _CHANNEL.sub("", name)
+    return found.group(1) if found else without_channel(name)
 
 
 def _below(path: Path, root: Path) -> str:

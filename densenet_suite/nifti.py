@@ -36,8 +36,7 @@ _GEOMETRY = (
 class NiftiVolume(Volume):
     """A NIfTI-1 or NIfTI-2 file, of which the header has been read.
 
-    Attributes:
-        header: what it says of the place of the voxels; texts, in which there may be names of patients, are left out.
+    Its texts, in which there may be names of patients, are not kept.
     """
 
     def __init__(self, path: Path):

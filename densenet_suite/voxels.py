@@ -125,6 +125,7 @@ class Volume(ABC):
         bands: numbers of each voxel.
         dtype: of the numbers; uint8 ones are read as they are, all others as float32.
         window: (centre, width) of the values that a viewer would show, where the file says so.
+        header: what a NIfTI file says of the place of its voxels, in nibabel's terms; None for others.
     """
 
     path: Path
@@ -132,6 +133,7 @@ class Volume(ABC):
     bands: int
     dtype: str
     window: tuple[float, float] | None = None
+    header: Any = None
 
     @abstractmethod
     def read_plane(self, axis: int, index: int) -> tuple[Array, Array | None]:

@@ -17,6 +17,7 @@ from densenet_suite.segmentation.pairing import (
 )
 
 _MASK_FOLDERS = ("masks", "annotations", "labels")
+_NNUNET = {"train": "Tr", "test": "Ts"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def find_split(root: Path, split: str, *, mask_name: str = "{stem}", multilabel:
     4. <split>/images/ and <split>/masks/;
     5. annotations/instances_<split>.json in COCO format, perhaps with a year behind the split, beside images/<split>/,
        <split>/ or images/;
-    6. images/ and masks/ with a list of names in <split>.txt; without any list, all of them are the training split.
+    6. imagesTr/ and labelsTr/, imagesTs/ and labelsTs/, as nnU-Net has them, for train and test;
+    7. images/ and masks/ with a list of names in <split>.txt; without any list, all of them are the training split.
 
     Args:
         root: the folder.
@@ -72,6 +74,10 @@ def find_split(root: Path, split: str, *, mask_name: str = "{stem}", multilabel:
         images = root / "images" / alias
         if images.is_dir() and split != "test":  # pictures to test on often have no masks
             return pair_folders(images, root / "masks" / alias, split, mask_name=mask_name)
+    if split in _NNUNET:
+        pictures, labels = (root / f"{kind}{_NNUNET[split]}" for kind in ("images", "labels"))
+        if pictures.is_dir() and labels.is_dir():
+            return pair_folders(pictures, labels, split, mask_name=mask_name, multilabel=multilabel)
     return _unsplit(root, split, mask_name, multilabel)
 
 

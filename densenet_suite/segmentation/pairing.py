@@ -13,6 +13,7 @@ from pathlib import Path
 from densenet_suite.dicom import is_dicom
 from densenet_suite.errors import DataError
 from densenet_suite.images import IMAGE_SUFFIXES
+from densenet_suite.volumes import channel_of, without_channel
 from densenet_suite.voxels import NIFTI_ENDINGS, VOLUME_ENDINGS, ending_of
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
@@ -115,7 +116,7 @@ def _bypath_key(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
         if file.parent != folder and is_dicom(file):
             path = file.parent  # the folder of a series
-        elif _is_file(file, suffixes):
+        elif _is_file(file, suffixes) and not channel_of(file):
             path = file
         else:
             continue
@@ -135,8 +136,9 @@ def _is_file(path: Path, suffixes: Sequence[str]) -> bool:
 
 
 def path_key(path: Path, folder: Path) -> str:
-    """Return a file's path in a folder, without its ending."""
-    return without_ending(path.relative_to(folder).as_posix())
+    """Return a file's path in a folder, without its ending, and without the number of a channel of nnU-Net."""
+    key = without_ending(path.relative_to(folder).as_posix())
+    return key if channel_of(path) is None else without_channel(key)
 
 
 def without_ending(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from densenet_suite.nifti import NiftiVolume, write_nifti
+from densenet_suite.nifti import write_nifti
 from densenet_suite.rasters import VolumeSlice
 from densenet_suite.segmentation.structures import IGNORE
 
@@ -43,11 +43,10 @@ class VolumeFiles:
     def write(self) -> Sequence[Path]:
         """Write the files, and return their paths."""
         volume = self.volume
-        header = volume.header if isinstance(volume, NiftiVolume) else None
         paths = []
         for output, slices in self._arrays.items():
             paths.append(self.folder / output / f"{self.name}.nii.gz")
             paths[-1].parent.mkdir(exist_ok=True)
             voxels = volume.grid.to_voxels(slices, self.plane)
-            write_nifti(paths[-1], voxels[..., 0] if voxels.shape[3] == 1 else voxels, volume.grid, header)
+            write_nifti(paths[-1], voxels[..., 0] if voxels.shape[3] == 1 else voxels, volume.grid, volume.header)
         return paths

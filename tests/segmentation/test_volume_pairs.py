@@ -15,6 +15,7 @@ from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import find_split
 from densenet_suite.segmentation.pairing import Pair, pair_folders
 from densenet_suite.segmentation.volume_pairs import cut_volumes
+from densenet_suite.volumes import find_scenes
 from densenet_suite.voxels import file_of
 
 
@@ -191,3 +192,40 @@ def test_masks_are_read_with_many_threads_without_unpacking_twice(tmp_path, monk
     assert len(read(tmp_path)) == 12
     assert len(opened) <= 1
     assert datasets._READERS > 1
+
+
+def nnunet(root, channels=2):
+    voxels, affine = patient((8, 14, 4))
+    for name in "ab":
+        for channel in range(channels):
+            write_nifti(root / "imagesTr" / f"{name}_{channel:04d}.nii.gz", voxels + 1000 * channel, affine)
+        write_nifti(root / "labelsTr" / f"{name}.nii.gz", (voxels >= 100).astype(np.uint8), affine)
+    return root
+
+
+def test_the_channels_of_nnunet_are_bands_of_one_volume(tmp_path):
+    found = read(nnunet(tmp_path))
+
+    assert [path.name for path in found.paths[::4]] == ["a_0000.nii.gz#axial-0", "b_0000.nii.gz#axial-0"]
+    image, mask = read_scene(found.scenes[2])
+    np.testing.assert_array_equal(image[..., 1], image[..., 0] + 1000)
+    np.testing.assert_array_equal(mask, image[..., 0] >= 100)
+    assert {scene.bands for scene in found.scenes} == {2}
+    assert find_split(tmp_path, "val") is None
+    assert [path.name for path in find_scenes(tmp_path / "imagesTr")] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+
+
+def test_elsewhere_a_number_behind_the_name_is_no_channel(tmp_path):
+    for name in ("scan_0000", "scan_0001"):
+        case(tmp_path, name)
+    assert [pair.image.name for pair in find_split(tmp_path, "train").pairs] == ["scan_0000.nii.gz", "scan_0001.nii.gz"]
+
+
+def test_channels_of_different_grids_are_refused(tmp_path):
+    voxels, affine = patient((8, 14, 4))
+    write_nifti(nnunet(tmp_path) / "imagesTr" / "a_0001.nii.gz", voxels, affine @ np.diag([1, 1, 1.2, 1]))
+
+    with pytest.raises(
+        DataError, match=r"a_0001\.nii\.gz is no grid of the same voxels(.|\n)*registered and resampled"
+    ):
+        read(tmp_path)
