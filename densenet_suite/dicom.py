@@ -108,10 +108,7 @@ def is_series(files: Sequence[Path]) -> bool:
     Raises:
         DataError: one of them is damaged.
     """
-    return (
-        len(files) > 1
-        and len({_text(_header(file, ["SeriesInstanceUID"]), "SeriesInstanceUID") for file in files}) == 1
-    )
+    return len(files) > 1 and len({_text_in(file, "SeriesInstanceUID") for file in files}) == 1
 
 
 def patient_of(file: Path) -> str | None:
@@ -120,7 +117,7 @@ def patient_of(file: Path) -> str | None:
     Raises:
         DataError: the file is damaged.
     """
-    number = _text(_header(file, ["PatientID"]), "PatientID").strip()
+    number = _text_in(file, "PatientID").strip()
     return hashlib.blake2b(number.encode(), digest_size=16).hexdigest() if number else None
 
 
@@ -152,10 +149,14 @@ def _header(path: Path, tags: Sequence[str]) -> Any:
 
 
 def read_frames(path: Path) -> list[Frame]:
-    """Return the pictures of a file."""
+    """Return the pictures of a file.
+
+    Raises:
+        DataError: it is damaged, or holds none that is read here.
+    """
     header = _header(path, _TAGS)
-    _check_kind(path, header)
     with _reading(path):
+        _check_kind(path, header)
         count = int(getattr(header, "NumberOfFrames", None) or 1)
         if not 0 < count <= _FILM_SIZE:
             raise DataError(f"DICOM file has {count} frames, the limit is {_FILM_SIZE:,}", where=str(path))
@@ -203,6 +204,7 @@ def _frame(path: Path, number: int, count: int, header: Any, own: Any, shared: A
         _number(found(name), default) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
     )
     centre, width = (_numbers(found(name)) for name in ("WindowCenter", "WindowWidth"))
+    spacings = (_numbers(found(name)) for name in ("PixelSpacing", "ImagerPixelSpacing"))
     padding = getattr(header, "PixelPaddingValue", None)
     limit = getattr(header, "PixelPaddingRangeLimit", padding)
     frame = Frame(
@@ -219,8 +221,8 @@ def _frame(path: Path, number: int, count: int, header: Any, own: Any, shared: A
         window=(centre[0], width[0]) if centre and width else None,
         position=position if position and len(position) == 3 else None,
         orientation=orientation if orientation and len(orientation) == 6 else None,
-        spacing=_numbers(found("PixelSpacing")) or _numbers(found("ImagerPixelSpacing")) or (1.0, 1.0),
-        thickness=_number(found("SpacingBetweenSlices"), 0) or _number(found("SliceThickness"), 0) or 1.0,
+        spacing=next((spacing for spacing in spacings if len(spacing) == 2), (1.0, 1.0)),
+        thickness=abs(_number(found("SpacingBetweenSlices"), 0) or _number(found("SliceThickness"), 0)) or 1.0,
         series=_text(header, "SeriesInstanceUID"),
     )
     if not all(
@@ -251,6 +253,12 @@ def decode(frame: Frame) -> Array:
     return values.reshape(*frame.size, frame.samples)
 
 
+def _text_in(path: Path, name: str) -> str:
+    header = _header(path, [name])
+    with _reading(path):
+        return _text(header, name)
+
+
 def _text(header: Any, name: str) -> str:
     return str(getattr(header, name, "") or "")
 
@@ -259,11 +267,8 @@ def _numbers(value: Any) -> tuple[float, ...]:
     """Return the numbers of a field; none where it is not there."""
     if value is None or value == "":
         return ()
-    return (
-        tuple(float(part) for part in value)
-        if isinstance(value, list | tuple) or hasattr(value, "__iter__")
-        else (float(value),)
-    )
+    several = not isinstance(value, str) and hasattr(value, "__iter__")
+    return tuple(float(part) for part in (value if several else (value,)))
 
 
 def _number(value: Any, default: float) -> float:

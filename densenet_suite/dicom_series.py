@@ -1,7 +1,7 @@
 """DICOM series and files of many frames as volumes: slices in the order in which they lie in the patient.
 
 Values are stored values times rescale slope plus intercept; where low ones mean white (MONOCHROME1) they are mirrored
-within what the stored bits can hold. Pixel padding holds nothing. The window is kept, and not applied.
+within what the stored bits can hold, and so is the window. Pixel padding holds nothing. The window is not applied.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ class DicomVolume(Volume):
         self.path = path
         _check_alike(path, files, frames)
         frames, placed = _in_order(path, frames)
-        first = self._first = frames[0]
+        first = frames[0]
         self._frames_in_order = frames
         affine = _affine(frames) if placed else _unplaced(first)
         grid = check_grid((first.size[1], first.size[0], len(frames)), affine, path)
@@ -45,6 +45,8 @@ class DicomVolume(Volume):
         changed = any(frame.rescaled for frame in frames)
         self.dtype = "float32" if changed else first.dtype
         self.window = first.window
+        if first.window and first.mirrored:
+            self.window = (sum(first.ends) - first.window[0], first.window[1])
 
     def read_plane(self, axis: int, index: int) -> tuple[Array, Array | None]:
         """See the base class."""
@@ -94,7 +96,8 @@ def _check_alike(path: Path, files: Sequence[Path], frames: Sequence[Frame]) -> 
     for frame in frames:
         for name in ("size", "samples", "dtype", "spacing"):
             one, other = getattr(first, name), getattr(frame, name)
-            if one != other:
+            same = np.allclose(one, other, rtol=1e-3) if name == "spacing" else one == other
+            if not same:
                 raise DataError(
                     f"slices differ in {name}: {first.path.name} has {one}, {frame.path.name} has {other}",
                     where=str(path),

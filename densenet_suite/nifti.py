@@ -7,6 +7,7 @@ compression is read slice by slice; a .nii.gz is unpacked whole, and kept in the
 import gzip
 import logging
 import math
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,14 +63,16 @@ class NiftiVolume(Volume):
         self._scaled = bool(image.dataobj.slope != 1 or image.dataobj.inter != 0)
         self.dtype = "float32" if self._scaled else stored.name
         self.header = _geometry(image.header)
-        self._check_size(stored.itemsize * math.prod(shape), int(image.dataobj.offset))
+        wanted = stored.itemsize * math.prod(shape)
+        self._check_size(wanted, int(image.dataobj.offset))
+        self.cached_bytes = wanted if self._packed else 0
         self._proxy = image.dataobj
 
     def read_plane(self, axis: int, index: int) -> tuple[Array, Array | None]:
         """See the base class."""
         at: list[Any] = [slice(None)] * 3
         at[axis] = index
-        if self.path.suffix.lower() == ".gz":
+        if self._packed:
             values = VOLUMES.get(self.path, self._unpack)[tuple(at)]
             values = values * self._proxy.slope + self._proxy.inter if self._scaled else values
         else:
@@ -83,8 +86,12 @@ class NiftiVolume(Volume):
             raw = np.asarray(self._proxy.get_unscaled())
         return raw.reshape(*self.grid.shape, self.bands, order="F")
 
+    @property
+    def _packed(self) -> bool:
+        return self.path.suffix.lower() == ".gz"
+
     def _check_size(self, wanted: int, offset: int) -> None:
-        packed = self.path.suffix.lower() == ".gz"
+        packed = self._packed
         there = self.path.stat().st_size * (_DEFLATE if packed else 1)
         if there < wanted + (0 if packed else offset):
             raise DataError(
@@ -139,7 +146,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         if not path.is_file():
             raise DataError("volume does not exist", where=str(path))
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that are none, which are refused or missing
+            yield
     except DataError:
         raise
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:

@@ -42,6 +42,7 @@ class ChannelStack(Volume):
         self.parts = parts
         self.path, self.grid, self.header = first.path, first.grid, first.header
         self.bands = sum(part.bands for part in parts)
+        self.cached_bytes = sum(part.cached_bytes for part in parts)
         self.dtype = "uint8" if all(part.dtype == "uint8" for part in parts) else "float32"
 
     def read_plane(self, axis: int, index: int) -> tuple[Array, Array | None]:

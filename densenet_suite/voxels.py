@@ -126,6 +126,7 @@ class Volume(ABC):
         dtype: of the numbers; uint8 ones are read as they are, all others as float32.
         window: (centre, width) of the values that a viewer would show, where the file says so.
         header: what a NIfTI file says of the place of its voxels, in nibabel's terms; None for others.
+        cached_bytes: what its voxels take in the cache of volumes; 0 where a slice is read without the others.
     """
 
     path: Path
@@ -134,6 +135,7 @@ class Volume(ABC):
     dtype: str
     window: tuple[float, float] | None = None
     header: Any = None
+    cached_bytes: int = 0
 
     @abstractmethod
     def read_plane(self, axis: int, index: int) -> tuple[Array, Array | None]:

@@ -86,6 +86,10 @@ def test_where_low_values_are_white_they_are_mirrored(tmp_path, pixels, fields, 
 
     values = read_raster(path)[0]
     assert values[0, :, 0].tolist() == expected
+    shown = dicom_file(tmp_path / "w.dcm", pixels, PhotometricInterpretation="MONOCHROME1",
+                       **{**fields, "WindowCenter": float(expected[-1]), "WindowWidth": 5})  # fmt: skip
+    ends = expected[0] + float(pixels[0, 0]) * fields.get("RescaleSlope", 1) + fields.get("RescaleIntercept", 0)
+    assert open_volume(shown).window == (ends - expected[-1], 5)
     assert values.dtype == (np.uint8 if pixels.dtype == np.uint8 else np.float32)
 
 

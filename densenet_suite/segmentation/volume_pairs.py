@@ -6,6 +6,7 @@ from pathlib import Path
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.segmentation.pairing import Pair
+from densenet_suite.volume_cache import VOLUMES
 from densenet_suite.volumes import is_volume, open_volume
 from densenet_suite.voxels import Volume, differences, parse_slice, slice_path
 
@@ -18,6 +19,7 @@ def cut_volumes(pairs: Sequence[Pair], findings: Findings) -> Iterator[Pair]:
     Masks are cut in the plane of their image, so that it does not matter in which order a file stores its voxels.
     """
     planes: dict[str, str] = {}
+    packed = 0
     for pair in pairs:
         if not is_volume(pair.image) or parse_slice(pair.image) is not None:
             yield pair
@@ -30,6 +32,7 @@ def cut_volumes(pairs: Sequence[Pair], findings: Findings) -> Iterator[Pair]:
                 yield pair
             elif _fit(image, pair.masks, findings):
                 planes.setdefault(plane, pair.image.name)
+                packed += image.cached_bytes + sum(open_volume(mask).cached_bytes for mask in pair.masks)
                 for i in range(count):
                     yield Pair(slice_path(pair.image, plane, i), tuple(slice_path(m, plane, i) for m in pair.masks))
         except DataError as error:
@@ -38,6 +41,14 @@ def cut_volumes(pairs: Sequence[Pair], findings: Findings) -> Iterator[Pair]:
     if len(planes) > 1:
         shown = ", ".join(f"{name} is cut in {plane} slices" for plane, name in planes.items())
         findings.warning("planes-differ", f"volumes were taken in different planes: {shown}", _PLANES_DIFFER)
+
+    if packed > VOLUMES.limit:
+        findings.warning(
+            "volumes-packed",
+            f"unpacked, the volumes have {packed / 1e9:.1f} GB, of which each process keeps {VOLUMES.limit / 1e9:.1f} GB: "
+            "others are unpacked again for every slice",
+            "gunzip them: slices of a .nii are read without the others",
+        )
 
 
 def _fit(image: Volume, masks: Sequence[Path], findings: Findings) -> bool:

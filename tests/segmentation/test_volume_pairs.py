@@ -8,7 +8,7 @@ from volume_files import SECRETS, dicom_file, patient, series, stored_as, write_
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.segmentation import datasets
+from densenet_suite.segmentation import datasets, volume_pairs
 from densenet_suite.segmentation.data import SegmentationData
 from densenet_suite.segmentation.datasets import hold_out, read_scene, read_segmentation
 from densenet_suite.segmentation.discover import find_codec
@@ -113,6 +113,16 @@ def test_volumes_of_different_planes_are_warned_of(tmp_path):
 
     assert len(list(cut_volumes([Pair(flat, (flat,)), Pair(side, (side,))], findings))) == 12 + 16
     assert str(next(iter(findings))).endswith("flat.nii is cut in axial slices, side.nii is cut in sagittal slices")
+
+
+def test_packed_volumes_beyond_the_cache_are_warned_of(tmp_path, monkeypatch):
+    packed = write_nifti(tmp_path / "a.nii.gz", *patient())
+    plain = write_nifti(tmp_path / "b.nii", *patient())
+    for limit, pair, warned in ((7679, Pair(packed, (plain,)), True), (7680, Pair(packed, (plain,)), False)):
+        monkeypatch.setattr(volume_pairs.VOLUMES, "limit", limit)
+        findings = Findings("here")
+        list(cut_volumes([pair], findings))
+        assert [finding.check for finding in findings] == ["volumes-packed"] * warned
 
 
 def test_hold_out_keeps_the_slices_of_a_volume_together(tmp_path):
