@@ -45,7 +45,7 @@ def cut_volumes(pairs: Sequence[Pair], findings: Findings) -> Iterator[Pair]:
     if packed > VOLUMES.limit:
         findings.warning(
             "volumes-packed",
-            f"unpacked, the volumes have {packed / 1e9:.1f} GB, of which each process keeps {VOLUMES.limit / 1e9:.1f} GB: "
+            f"unpacked, the volumes have {packed / 1e9:.1f} GB, and each process keeps {VOLUMES.limit / 1e9:.1f} GB: "
             "others are unpacked again for every slice",
             "gunzip them: slices of a .nii are read without the others",
         )
