@@ -80,7 +80,7 @@ def split_data(
 
     Images that are the same to the last byte always stay together, and so do the slices of a volume. Classes are shared
     out as evenly as whole groups allow; the same seed gives the same division. A test split that is there stays as it
-    is, unless a new one is asked for.
+    is, unless a new one is asked for; what the others share with it is not looked at then.
 
     Args:
         place: folder of the dataset, or a config whose `data` says how it is read.
@@ -118,7 +118,7 @@ def split_data(
         raise ConfigError(
             f"there is a {' and a '.join(divided)} split already", where=str(root), hint="--overwrite divides anew"
         )
-    images = _read_images(opened, [name for name in there if name in asked])
+    images = _read_images(opened, [name for name in there if name in asked] or ["train"])
     bounds = read_footprints(images.paths) if by == "block" else None
     if bounds is not None:
         groups: Sequence[Any] = blocks(bounds, block or default_block(bounds))

@@ -1,5 +1,6 @@
 """The files that say how a dataset is divided, by its layout: what the readers of each look for first."""
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def _masks(root: Path, splits: Sequence[str], found: Sequence[PairedFiles], spli
 
 
 def _column(files: boxes.CsvFile) -> tuple[Path, Path, int]:
-    header = files.table.read_text(encoding="utf-8-sig").splitlines()[0].split(",")
+    with files.table.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file))
     return files.table, files.images, boxes.column_numbers(header)["image"]
 
 
