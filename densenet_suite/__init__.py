@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from densenet_suite.training.run import Run
     from densenet_suite.verbs.data_check import DataCheck, check_data
     from densenet_suite.verbs.data_show import show_data
+    from densenet_suite.verbs.data_split import DataSplit, split_data
     from densenet_suite.verbs.data_stats import DataStats, data_stats
     from densenet_suite.verbs.doctor import doctor
     from densenet_suite.verbs.evaluate import evaluate
@@ -46,6 +47,7 @@ _HOME = {
     "DataCheck": "verbs.data_check",
     "DataError": "errors",
     "DataStats": "verbs.data_stats",
+    "DataSplit": "verbs.data_split",
     "DetectionData": "detection.data",
     "DetectionTask": "detection.task",
     "EfficientDet": "detection.model",
@@ -82,6 +84,7 @@ _HOME = {
     "resume": "verbs.train",
     "save_results": "verbs.predict",
     "show_data": "verbs.data_show",
+    "split_data": "verbs.data_split",
     "train": "verbs.train",
 }
 
@@ -90,6 +93,7 @@ __all__ = [
     "ConfigError",
     "DataCheck",
     "DataError",
+    "DataSplit",
     "DataStats",
     "DetectionData",
     "DetectionTask",
@@ -128,6 +132,7 @@ __all__ = [
     "resume",
     "save_results",
     "show_data",
+    "split_data",
     "train",
 ]
 

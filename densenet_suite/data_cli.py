@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from densenet_suite.verbs.data_split import DataSplit
 
 data_app = typer.Typer(help="Check, show, count, convert and split a dataset.", no_args_is_help=True)
 
@@ -89,3 +92,47 @@ def convert(
 
     made = convert_data(place, overrides or [], out=out, to=to, task=task, boxes=boxes, copy=copy, shard_mb=shard_mb)
     print(json.dumps(made.to_dict()) if as_json else made)
+
+
+@data_app.command()
+def split(  # noqa: PLR0913 each is an option
+    place: DataPlace,
+    val: Annotated[float, typer.Option(help="Share of the images to validate on.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Share to test on; a test split that is there stays if 0.")] = 0.0,
+    by: Annotated[str, typer.Option(help="What stays together: image, group, patient, scene or block.")] = "image",
+    group: Annotated[
+        str | None, typer.Option(help="Regular expression with one group, as '(case\\d+)_', or a CSV or JSON file.")
+    ] = None,
+    block: Annotated[float | None, typer.Option(help="Side of a block in metres; 4 tiles if not given.")] = None,
+    buffer: Annotated[float, typer.Option(help="Metres between splits of blocks; nearer tiles are put aside.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of what decides between equals.")] = 0,
+    task: TaskName = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Divide anew; old files are kept as .old.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Divide a dataset without leaks into train, val and test, by lists and annotation files; nothing is copied."""
+    from densenet_suite.verbs.data_split import split_data
+
+    options: Any = {"by": by, "group": group, "block": block, "buffer": buffer}
+    done = split_data(Path(place), val=val, test=test, seed=seed, task=task, overwrite=overwrite, **options)
+    print(json.dumps(done.to_dict()) if as_json else _split_table(done))
+
+
+def _split_table(done: "DataSplit") -> str:
+    """Return the images of each split and class, their shares, and what was written."""
+    names = list(next(iter(done.splits.values())).classes)
+    width = max(len("images"), *(len(name) for name in names)) + 2
+    rows = [("", *done.splits)]
+    numbers = [("images", [counts.images for counts in done.splits.values()])]
+    numbers += [("groups", [counts.groups for counts in done.splits.values()])]
+    numbers += [(name, [counts.classes[name] for counts in done.splits.values()]) for name in names]
+    for name, found in numbers:
+        total = max(1, sum(found))
+        rows.append((name, *(f"{count} ({100 * count / total:.0f} %)" for count in found)))
+    table = "\n".join(f"{row[0]:<{width}}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in rows)
+    lines = [f"taken for: {done.reason}", f"kept together by {done.by}; of each class, the images that have it", table]
+    if done.duplicates:
+        lines.append(f"{done.duplicates} images are copies of others, and lie in the same split")
+    if done.set_aside:
+        lines.append(f"{len(done.set_aside)} images are in no split, as they are too near to one of another")
+    return "\n".join([*lines, "written: " + ", ".join(done.files)])

@@ -1,9 +1,9 @@
-"""Images and rasters of any depth, number of bands and size: pictures whole, GeoTIFFs window by window.
+"""Images and rasters of any depth, number of bands and size: pictures whole, GeoTIFFs by windows, volumes by slices.
 
 Pixels of 8 bits stay uint8, all others become float32 with the values of the file. A pixel without data is marked:
 - every band holds the nodata value, where that is one that pixels may reach (unsigned whole numbers);
 - any band holds it, where it is a mere sign (signed and floating point numbers), or NaN or infinity;
-- the file's own mask or alpha band says so.
+- the file's own mask or alpha band says so, or the padding value of a DICOM file.
 
 rasterio reads what Pillow cannot, or not whole: georeferenced TIFFs, and those with more bands, deeper colours or
 signed numbers. What both can read, Pillow reads, so that an installed extra changes no pixel.
@@ -25,6 +25,8 @@ from densenet_suite.images import MAX_PIXELS, PILLOW_ERRORS, ImageRecord, read_d
 from densenet_suite.installed import is_installed
 from densenet_suite.reader_warnings import without_reader_warnings
 from densenet_suite.tiles import Window
+from densenet_suite.volumes import is_volume, open_volume
+from densenet_suite.voxels import Volume, parse_slice, slice_path
 
 Array = np.ndarray[Any, Any]
 
@@ -45,16 +47,26 @@ class Pixels(NamedTuple):
     missing: Array | None
 
 
+class VolumeSlice(NamedTuple):
+    """Which slice of which volume a raster is; see `voxels`."""
+
+    volume: Volume
+    plane: str
+    number: int
+
+
 class Raster(ABC):
     """A file of pixels that is read by windows, inside a `with` block; it may be entered again.
 
     Attributes:
         record: size, bands (without alpha) and depth of the file.
         georeference: None for pictures.
+        slice: of a volume; None for all others.
     """
 
     record: ImageRecord
     georeference: Georeference | None = None
+    slice: VolumeSlice | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -74,14 +86,16 @@ class Raster(ABC):
 
 
 def open_raster(path: Path | str) -> Raster:
-    """Return the raster of a file: a picture is decoded at once, of any other file only the header is read.
+    """Return the raster of a file or slice: a picture is decoded at once, of any other file only the header is read.
 
     Raises:
         DataError: the file is missing, damaged, no image, has several pages or complex numbers, or is a picture that
-            `images.read_image` refuses.
-        MissingExtraError: it takes rasterio, which is not installed.
+            `images.read_image` refuses; or it is a volume, and not one of its slices.
+        MissingExtraError: it takes rasterio, nibabel or pydicom, which is not installed.
     """
     path = Path(path)
+    if is_volume(path):
+        return _Slice(path)
     if not _needs_rasterio(path):
         return _Picture(path)
     if not is_installed("rasterio"):
@@ -163,9 +177,7 @@ class _Picture(Raster):
 
     def read(self, window: Window) -> Pixels:
         """See the base class."""
-        rows, columns = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
-        values, missing = self._pixels
-        return Pixels(values[rows, columns], None if missing is None else missing[rows, columns])
+        return _part(self._pixels, window)
 
 
 class _GeoRaster(Raster):
@@ -194,6 +206,51 @@ class _GeoRaster(Raster):
             values = self._dataset.read(bands, window=place)
             hidden = self._dataset.dataset_mask(window=place) == 0 if self._masked else np.zeros(values.shape[1:], bool)
         return _pixels(values.transpose(1, 2, 0), self._nodata, hidden)
+
+
+class _Slice(Raster):
+    """A slice of a volume, which is read when its `with` block begins."""
+
+    slice: VolumeSlice
+
+    def __init__(self, path: Path):
+        file, given, number = parse_slice(path) or (path, None, 0)
+        volume = open_volume(file)
+        plane = given or volume.grid.plane
+        count = volume.grid.slices(plane)
+        if file == path and count > 1:
+            raise DataError(
+                f"volume has {count} slices and nothing says which one is meant",
+                where=str(path),
+                hint=f"{slice_path(path, plane, count // 2).name} is one",
+            )
+        if number >= count:
+            raise DataError(f"volume has {count} {plane} slices, numbered from 0", where=str(path))
+        height, width = volume.grid.size(plane)
+        self.record = ImageRecord(path, height, width, volume.bands, volume.dtype, 1)
+        self.slice = VolumeSlice(volume, plane, number)
+
+    def __enter__(self) -> Self:
+        volume, plane, number = self.slice
+        values, hidden = volume.read_slice(plane, number)
+        nodata = [None] * self.record.bands
+        self._pixels = _pixels(values, nodata, np.zeros(values.shape[:2], bool) if hidden is None else hidden)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self._pixels
+
+    def read(self, window: Window) -> Pixels:
+        """See the base class."""
+        return _part(self._pixels, window)
+
+
+def _part(pixels: Pixels, window: Window) -> Pixels:
+    rows, columns = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
+    values, missing = pixels
+    return Pixels(values[rows, columns], None if missing is None else missing[rows, columns])
 
 
 def _pixels(values: Array, nodata: Sequence[float | None], hidden: Array) -> Pixels:

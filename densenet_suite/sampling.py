@@ -26,6 +26,7 @@ class Stream(IntEnum):
     HOLDOUT = 4
     PARTNERS = 5
     REPLACEMENT = 6
+    DIVISION = 7
 
 
 def derive_seed(seed: int, stream: Stream, *position: int) -> int:

@@ -53,7 +53,7 @@ class SplitConfig(Section):
 class DetectionDataConfig(DataConfig):
     """The dataset."""
 
-    format: Format | None = None  # coco, voc, yolo or csv; null: recognised by the names of files and folders
+    format: Format | None = None  # coco, voc, yolo, csv or geojson; null: recognised by the names of files and folders
     train: SplitConfig | None = None
     val: SplitConfig | None = None
     test: SplitConfig | None = None

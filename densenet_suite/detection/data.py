@@ -20,13 +20,15 @@ from densenet_suite.damaged import DamagedImages
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, hold_out
-from densenet_suite.detection.layout import CocoFile, CsvFile, Format, SplitFiles, VocFolder, find_split
+from densenet_suite.detection.geojson_boxes import read_geojson_boxes
+from densenet_suite.detection.layout import CocoFile, CsvFile, Format, SplitFiles, VocFolder, YoloFile, find_split
 from densenet_suite.detection.shards import read_shards
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import ConfigError
 from densenet_suite.findings import Findings
+from densenet_suite.geojson_rasters import GeoJsonFiles
 from densenet_suite.geometry import Letterbox
 from densenet_suite.images import read_cached
 from densenet_suite.labelled_data import LabelledData, Reading
@@ -188,7 +190,7 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
 
 
 class DetectionData(LabelledData[DetectionSet]):
-    """Train, val and test splits of a dataset in COCO, Pascal VOC, YOLO or CSV format, or in sharded tars.
+    """Train, val and test splits of a dataset in COCO, Pascal VOC, YOLO, CSV or GeoJSON format, or in sharded tars.
 
     Args:
         root: folder of the dataset.
@@ -289,7 +291,7 @@ class DetectionData(LabelledData[DetectionSet]):
 
     def has_files(self, name: str) -> bool:
         """Say whether there are files of a split."""
-        return self._files(name) is not None
+        return self.files(name) is not None
 
     def read_split(self, name: str, findings: Findings | None = None) -> DetectionSet:
         """Read and check a split that has files, with the training split's classes; see the base class.
@@ -297,7 +299,7 @@ class DetectionData(LabelledData[DetectionSet]):
         Raises:
             DataError: they are faulty.
         """
-        files = self._files(name)
+        files = self.files(name)
         assert files is not None
         classes = self.given_classes
         if classes is None and name != "train" and (findings is None or "train" in self._read):
@@ -313,6 +315,8 @@ class DetectionData(LabelledData[DetectionSet]):
             return read_csv(name, files.table, files.images, classes, findings)
         if isinstance(files, ShardSplit):
             return read_shards(name, files, classes, findings)
+        if isinstance(files, GeoJsonFiles):
+            return read_geojson_boxes(name, files, classes, findings)
         return read_yolo(name, files.data, classes, files.key, findings)
 
     def divide(self, train: DetectionSet) -> tuple[DetectionSet, DetectionSet]:
@@ -330,11 +334,12 @@ class DetectionData(LabelledData[DetectionSet]):
     def recognised(self, name: str) -> str:
         """Say what the files of a split were taken for, and why; or that they were not understood."""
         try:
-            return str(self._files(name))
+            return str(self.files(name))
         except DataError:
             return "not understood"
 
-    def _files(self, name: str) -> SplitFiles | None:
+    def files(self, name: str) -> SplitFiles | None:
+        """Return where a split is, or None where there is none; see `layout.find_split`."""
         if name not in self._found:
             self._found[name] = find_split(self.root, name, self.format)
         return self._found[name]
@@ -342,6 +347,8 @@ class DetectionData(LabelledData[DetectionSet]):
 
 def _place(files: SplitFiles) -> Path:
     """Return the file or folder that says what the pictures of a split show."""
-    if isinstance(files, CsvFile):
-        return files.table
-    return files.annotations if isinstance(files, CocoFile | VocFolder) else files.data
+    match files:
+        case CocoFile(annotations=place) | VocFolder(annotations=place) | CsvFile(table=place):
+            return place
+        case GeoJsonFiles(labels=place) | ShardSplit(folder=place) | YoloFile(data=place):
+            return place

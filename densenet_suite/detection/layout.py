@@ -15,9 +15,10 @@ from typing import Any, Literal
 import yaml
 
 from densenet_suite.errors import DataError
+from densenet_suite.geojson_rasters import GeoJsonFiles, find_geojson
 from densenet_suite.shards import ShardSplit, find_shards
 
-Format = Literal["coco", "voc", "yolo", "csv", "shards"]
+Format = Literal["coco", "voc", "yolo", "csv", "geojson", "shards"]
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 # the names that the columns of a table may have, in small letters
@@ -81,7 +82,7 @@ class CsvFile:
         return f"CSV, as {self.table} has columns of boxes"
 
 
-SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile | ShardSplit
+SplitFiles = CocoFile | VocFolder | YoloFile | CsvFile | GeoJsonFiles | ShardSplit
 
 
 def find_split(root: Path, split: str, format: Format | None = None) -> SplitFiles | None:
@@ -95,7 +96,8 @@ def find_split(root: Path, split: str, format: Format | None = None) -> SplitFil
     3. Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/<split>.txt; or XML files in <split>/ beside the
        pictures, in <split>/Annotations/ or in Annotations/<split>/; without any split, all of them to train on;
     4. CSV: <split>.csv, <split>_labels.csv, <split>/_annotations.csv, or a table with a column split;
-    5. sharded tars: shards/<split>-000000.tar and so on, or the same without a folder.
+    5. GeoJSON polygons: images/<split>/ with labels/<split>/*.geojson or <split>.geojson; see `find_geojson`.
+    6. sharded tars: shards/<split>-000000.tar and so on, or the same without a folder.
 
     Args:
         root: the folder.
@@ -142,6 +144,8 @@ def name_split(
         return VocFolder(folder, root / images if images else beside, None if path.is_dir() else path)
     if format == "shards":
         return ShardSplit.of_archives(path.parent, sorted(path.parent.glob(path.name)))
+    if format == "geojson":
+        return GeoJsonFiles(path, root / (images or "images"))
     if format == "csv":
         return CsvFile(path, root / images if images is not None else _find_pictures(root, path, _first_row(path)))
     return CocoFile(path, root / images if images is not None else find_images(root, path))
@@ -203,6 +207,8 @@ def column_numbers(header: Iterable[str]) -> dict[str, int]:
 
 
 def _kind_of(path: Path) -> Format:
+    if path.suffix.lower() == ".geojson" or any(path.glob("*.geojson")):
+        return "geojson"
     if path.is_dir() or path.suffix.lower() == ".txt":
         return "voc"
     kinds: dict[str, Format] = {".yaml": "yolo", ".yml": "yolo", ".csv": "csv", ".tar": "shards"}
@@ -283,6 +289,7 @@ _FINDERS: dict[Format, Callable[[Path, str, str], SplitFiles | None]] = {
     "yolo": _find_yolo,
     "voc": _find_voc,
     "csv": _find_csv,
+    "geojson": find_geojson,
     "shards": _find_shards,
 }
 

@@ -21,7 +21,7 @@ from densenet_suite.sampling import SequentialShard, epoch_order
 from densenet_suite.segmentation.class_file import read_class_file
 from densenet_suite.segmentation.class_table import RawValue, RawValues
 from densenet_suite.segmentation.crops import choose_crop
-from densenet_suite.segmentation.datasets import SegmentationSet, hold_out, read_segmentation
+from densenet_suite.segmentation.datasets import SegmentationSet, hold_out, read_segmentation, source_of
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles, find_split, name_split
 from densenet_suite.segmentation.masks import MaskCodec
@@ -114,7 +114,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
             ConfigError: the class table contradicts itself, or the model.
             DataError: there are no masks, or they do not show what is meant.
         """
-        files = next((files for name in SPLITS if (files := self._files(name)) is not None), None)
+        files = next((files for name in SPLITS if (files := self.files(name)) is not None), None)
         if files is None:
             self.split("train")  # says what is missing
         assert files is not None
@@ -194,7 +194,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
 
     def has_files(self, name: str) -> bool:
         """Say whether there are files of a split."""
-        return self._files(name) is not None
+        return self.files(name) is not None
 
     def read_split(self, name: str, findings: Findings | None = None) -> SegmentationSet:
         """Read and check a split that has files; see the base class.
@@ -202,10 +202,9 @@ class SegmentationData(LabelledData[SegmentationSet]):
         Raises:
             DataError: they are faulty.
         """
-        files = self._files(name)
+        files = self.files(name)
         assert files is not None
-        place = files.annotations if isinstance(files, CocoFile) else files.where
-        findings = findings or Findings(str(place), skip_damaged=self.reading.skip_damaged)
+        findings = findings or Findings(str(source_of(files)), skip_damaged=self.reading.skip_damaged)
         return read_segmentation(name, files, self.codec, findings)
 
     def divide(self, train: SegmentationSet) -> tuple[SegmentationSet, SegmentationSet]:
@@ -222,16 +221,19 @@ class SegmentationData(LabelledData[SegmentationSet]):
     def recognised(self, name: str) -> str:
         """Say what the files of a split were taken for, and why; or that they were not understood."""
         try:
-            files = self._files(name)
+            files = self.files(name)
         except DataError:
             return "not understood"
         if isinstance(files, CocoFile):
             return f"masks from polygons, as there is {files.annotations}"
+        if isinstance(files, GeoJsonFiles):
+            return str(files)
         assert files is not None
         layers = f", a folder for each of {', '.join(files.layers)}" if files.layers else ""
         return f"{len(files.pairs)} pairs of images and masks of the same names, as there is {files.where}{layers}"
 
-    def _files(self, name: str) -> SplitFiles | None:
+    def files(self, name: str) -> SplitFiles | None:
+        """Return where a split is, or None where there is none; see `layout.find_split`."""
         if name not in self._found:
             options: Any = {"mask_name": self.mask_name, "multilabel": self.multilabel}
             if name in self.named:

@@ -14,15 +14,19 @@ import numpy as np
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
+from densenet_suite.geojson_rasters import GeoJsonFiles
 from densenet_suite.images import DamagedImageError, ImageRecord
 from densenet_suite.rasters import read_raster
 from densenet_suite.sampling import held_out
 from densenet_suite.segmentation.coco_masks import read_coco_masks
+from densenet_suite.segmentation.geojson_masks import read_geojson_masks
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles
 from densenet_suite.segmentation.masks import DecodedMask, FileMask, MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
 from densenet_suite.segmentation.scene_files import read_scene_header
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
+from densenet_suite.segmentation.volume_pairs import cut_volumes
+from densenet_suite.voxels import file_of
 
 Array = np.ndarray[Any, Any]
 _READERS = 8
@@ -45,7 +49,7 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class LabelledScene:
-    """An image and its mask; height, width (of the upright picture), bands and dtype are those of the image file."""
+    """An image or slice and its mask; height, width (of the upright picture), bands and dtype are those of the file."""
 
     path: Path
     height: int
@@ -155,14 +159,17 @@ def read_segmentation(
     Raises:
         DataError: there is nothing to read, or there are faults that would make a run wrong.
     """
-    source = files.annotations if isinstance(files, CocoFile) else files.where
+    source = source_of(files)
     findings = findings or Findings(str(source))
     if isinstance(files, CocoFile):
         pairs: list[tuple[Path, MaskSource]] = list(read_coco_masks(files, codec.classes, findings))
+    elif isinstance(files, GeoJsonFiles):
+        pairs = list(read_geojson_masks(files, codec.classes, findings))
     else:
         _note_unpaired(files, findings)
         order = [files.layers.index(name) for name in codec.classes.names] if files.layers else [0]
-        pairs = [(pair.image, FileMask(codec, tuple(pair.masks[i] for i in order))) for pair in files.pairs]
+        cut = cut_volumes(files.pairs, findings)
+        pairs = [(pair.image, FileMask(codec, tuple(pair.masks[i] for i in order))) for pair in cut]
     counted = _check_masks(_read_headers(pairs, findings), codec.classes, findings)
     scenes = [scene for scene, _, _ in counted]
     if not pairs and all(finding.severity != "error" for finding in findings):
@@ -182,6 +189,13 @@ def read_segmentation(
     if name == "train":
         _note_absent_classes(found, range(len(found.classes)))
     return found
+
+
+def source_of(files: SplitFiles) -> Path:
+    """Return the folder, table or file that says what belongs together."""
+    if isinstance(files, CocoFile):
+        return files.annotations
+    return files.labels if isinstance(files, GeoJsonFiles) else files.where
 
 
 def read_scene(scene: LabelledScene, bands: int | None = None) -> tuple[Array, Array]:
@@ -208,8 +222,23 @@ def read_scene(scene: LabelledScene, bands: int | None = None) -> tuple[Array, A
 
 
 def hold_out(dataset: SegmentationSet, share: float) -> tuple[SegmentationSet, SegmentationSet]:
-    """Divide a set into one to train on and one to validate on, by the names of the files; see `sampling.held_out`."""
-    kept, held = held_out([path.name for path in dataset.paths], share)
+    """Divide a set into one to train on and one to validate on, by the names of the files; see `sampling.held_out`.
+
+    The slices of a volume stay together.
+
+    Raises:
+        DataError: all of them are of one volume.
+    """
+    file_names = [file_of(path).name for path in dataset.paths]
+    names = list(dict.fromkeys(file_names))
+    if len(names) == 1:
+        raise DataError(
+            f"all {len(dataset)} training images are slices of one volume, {names[0]}: none can be held out fairly",
+            where=str(dataset.source),
+            hint="name a val split: data.val.images=... data.val.masks=...; or do without: data.holdout=0",
+        )
+    _, held_names = ({names[i] for i in part} for part in held_out(names, share))
+    kept, held = ([i for i, name in enumerate(file_names) if (name in held_names) == side] for side in (False, True))
     train = dataset.subset("train", kept)
     _note_absent_classes(train, np.flatnonzero(dataset.pixel_counts.any(0)).tolist())  # others were noted before
     return train, dataset.subset("val", held)

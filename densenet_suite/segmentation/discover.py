@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from densenet_suite.errors import ConfigError, DataError
+from densenet_suite.geojson_rasters import GeoJsonFiles
 from densenet_suite.segmentation.class_table import RawValue, RawValues, list_values, name_classes, pack_colours, tally
 from densenet_suite.segmentation.coco_masks import BACKGROUND, read_categories
+from densenet_suite.segmentation.geojson_masks import read_class_names
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
 from densenet_suite.segmentation.scene_files import MaskError, read_raw_mask
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
+from densenet_suite.volumes import slice_paths
 
 Array = np.ndarray[Any, Any]
 FOREGROUND = "foreground"
@@ -54,7 +57,7 @@ def find_codec(
             where="data.multilabel",
             hint=f"data.multilabel={str(given.multilabel).lower()}",
         )
-    if isinstance(files, CocoFile):
+    if isinstance(files, CocoFile | GeoJsonFiles):
         return _of_categories(files, classes, ignore, nearest, multilabel, given)
     if classes is None and nearest:
         raise ConfigError("data.nearest_colour without data.classes", hint=_GIVE_CLASSES)
@@ -89,8 +92,9 @@ def discover(
     Raises:
         DataError: the masks are in colours, in a lossy format, or hold too many or too few values to tell.
     """
+    masks = [part for pair in files.pairs for path in pair.masks for part in slice_paths(path)]
     with ThreadPoolExecutor(_READERS) as pool:
-        seen = list(pool.map(_look_at, [path for pair in files.pairs for path in pair.masks]))
+        seen = list(pool.map(_look_at, masks))
     where = str(files.where)
     if not seen:
         raise DataError(files.missing() or "there are no masks to find the classes in", where=where, hint=files.hint)
@@ -230,7 +234,7 @@ def _as_trained(given: MaskClasses, values: Counter[int]) -> dict[str, RawValues
 
 
 def _of_categories(
-    files: CocoFile,
+    files: CocoFile | GeoJsonFiles,
     classes: Mapping[str, RawValues] | None,
     ignore: Sequence[RawValue],
     nearest: bool,
@@ -240,11 +244,11 @@ def _of_categories(
     if classes is not None or ignore or nearest:
         raise ConfigError(
             "data.classes, data.ignore and data.nearest_colour say what values in mask files mean; "
-            "the classes of a COCO file are its categories",
-            where=str(files.annotations),
+            "the classes of a COCO file are its categories, those of GeoJSON the properties of its features",
+            where=str(files.annotations if isinstance(files, CocoFile) else files.labels),
             hint="leave them out",
         )
-    names = read_categories(files.annotations)
+    names = read_categories(files.annotations) if isinstance(files, CocoFile) else read_class_names(files)
     if not multilabel and BACKGROUND not in names:
         names = (BACKGROUND, *names)
     return MaskCodec(given or name_classes(names, multilabel), values=())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from densenet_suite.errors import DataError
+from densenet_suite.geojson_rasters import GeoJsonFiles, find_geojson
 from densenet_suite.segmentation.pair_shards import pair_samples
 from densenet_suite.segmentation.pair_table import find_table, read_table
 from densenet_suite.segmentation.pairing import (
@@ -18,6 +19,7 @@ from densenet_suite.segmentation.pairing import (
 from densenet_suite.shards import find_shards
 
 _MASK_FOLDERS = ("masks", "annotations", "labels")
+_NNUNET = {"train": "Tr", "test": "Ts"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class CocoFile:
     images: Path
 
 
-SplitFiles = PairedFiles | CocoFile
+SplitFiles = PairedFiles | CocoFile | GeoJsonFiles
 
 
 def find_split(root: Path, split: str, *, mask_name: str = "{stem}", multilabel: bool = False) -> SplitFiles | None:
@@ -38,12 +40,14 @@ def find_split(root: Path, split: str, *, mask_name: str = "{stem}", multilabel:
     annotations or labels):
 
     1. a CSV file with the columns image, mask and perhaps split: `<split>.csv`, or any with a column split;
-    2. images/<split>/ and masks/<split>/;
-    3. <split>/images/ and <split>/masks/;
-    4. annotations/instances_<split>.json in COCO format, perhaps with a year behind the split, beside images/<split>/,
+    2. GeoJSON polygons: images/<split>/ with labels/<split>/*.geojson or <split>.geojson; see `find_geojson`;
+    3. images/<split>/ and masks/<split>/;
+    4. <split>/images/ and <split>/masks/;
+    5. annotations/instances_<split>.json in COCO format, perhaps with a year behind the split, beside images/<split>/,
        <split>/ or images/;
-    5. sharded tars with masks: shards/<split>-000000.tar and so on, or the same without a folder;
-    6. images/ and masks/ with a list of names in <split>.txt; without any list, all of them are the training split.
+    6. sharded tars with masks: shards/<split>-000000.tar and so on, or the same without a folder;
+    7. imagesTr/ and labelsTr/, imagesTs/ and labelsTs/, as nnU-Net has them, for train and test;
+    8. images/ and masks/ with a list of names in <split>.txt; without any list, all of them are the training split.
 
     Args:
         root: the folder.
@@ -58,6 +62,9 @@ def find_split(root: Path, split: str, *, mask_name: str = "{stem}", multilabel:
         table = find_table(root, split, alias)
         if table is not None:
             return read_table(table, root, split)
+        polygons = None if (root / "masks").is_dir() else find_geojson(root, split, alias)
+        if polygons is not None:
+            return polygons
         for images, parent in ((root / "images" / alias, root), (root / alias / "images", root / alias)):
             masks = [parent / name for name in _MASK_FOLDERS]
             masks = [folder / alias for folder in masks] if parent == root else masks
@@ -73,6 +80,10 @@ def find_split(root: Path, split: str, *, mask_name: str = "{stem}", multilabel:
     shards = find_shards(root, SPLIT_NAMES[split])
     if shards is not None and (pairs := pair_samples(shards)) is not None:
         return pairs
+    if split in _NNUNET:
+        pictures, labels = (root / f"{kind}{_NNUNET[split]}" for kind in ("images", "labels"))
+        if pictures.is_dir() and labels.is_dir():
+            return pair_folders(pictures, labels, split, mask_name=mask_name, multilabel=multilabel)
     return _unsplit(root, split, mask_name, multilabel)
 
 
@@ -86,7 +97,7 @@ def name_split(
         split: its name.
         images: folder of the images.
         masks: folder of the masks, a CSV file with the columns image (relative to `images`) and mask (relative to the
-            CSV's folder), or a COCO file.
+            CSV's folder), a COCO file, or a GeoJSON file or folder of them.
         mask_name: see `find_split`.
         multilabel: see `find_split`.
 
@@ -98,6 +109,8 @@ def name_split(
         return read_table(root / masks, root / images, split)
     if kind == ".json":
         return CocoFile(root / masks, root / images)
+    if kind == ".geojson" or any((root / masks).glob("*.geojson")):
+        return GeoJsonFiles(root / masks, root / images)
     return pair_folders(root / images, root / masks, split, mask_name=mask_name, multilabel=multilabel)
 
 

@@ -1,7 +1,8 @@
 """Images and masks that belong together because they are called the same. This module needs no torch.
 
 The mask of an image has its name but for the ending, or is called as `mask_name` says. Files whose name begins with a
-dot are no part of a dataset.
+dot are no part of a dataset. A volume is a NIfTI file; a DICOM file directly in the folder of images or masks; or a
+folder below it that holds the DICOM files of a series.
 """
 
 import re
@@ -9,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from densenet_suite.dicom import is_dicom
 from densenet_suite.errors import DataError
 from densenet_suite.images import IMAGE_SUFFIXES
+from densenet_suite.volumes import channel_of, without_channel
+from densenet_suite.voxels import NIFTI_ENDINGS, VOLUME_ENDINGS, ending_of
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -107,34 +111,40 @@ def _class_folders(masks: Path) -> tuple[str, ...]:
 
 
 def _bypath_key(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Return the files below a folder by their path in it without ending."""
+    """Return the files and series below a folder by their path in it without ending."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if not _is_file(path, suffixes):
+    for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if file.parent != folder and is_dicom(file):
+            path = file.parent  # the folder of a series
+        elif _is_file(file, suffixes) and not channel_of(file):
+            path = file
+        else:
             continue
         key = path_key(path, folder)
-        if key in found:
+        if found.setdefault(key, path) != path:
             raise DataError(
                 f"{found[key].name} and {path.name} have the same name but for the ending",
                 where=str(path.parent),
                 hint="pictures and masks are paired by name: take one away or give it another",
             )
-        found[key] = path
     return found
 
 
 def _is_file(path: Path, suffixes: Sequence[str]) -> bool:
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    known = ending_of(path) in (*suffixes, *NIFTI_ENDINGS)
+    return (known and not path.name.startswith(".") and path.is_file()) or is_dicom(path)
 
 
 def path_key(path: Path, folder: Path) -> str:
-    """Return a file's path in a folder, without its ending."""
-    return path.relative_to(folder).with_suffix("").as_posix()
+    """Return a file's path in a folder, without its ending, and without the number of a channel of nnU-Net."""
+    key = without_ending(path.relative_to(folder).as_posix())
+    return key if channel_of(path) is None else without_channel(key)
 
 
 def without_ending(name: str) -> str:
-    """Return a name without the ending of an image, if it has one; other dots are part of the name."""
-    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in MASK_SUFFIXES else name
+    """Return a name without the ending of an image or volume, if it has one; other dots are part of the name."""
+    ending = ending_of(Path(name))
+    return name[: -len(ending)] if ending in (*MASK_SUFFIXES, *VOLUME_ENDINGS) else name
 
 
 def _missing_hint(

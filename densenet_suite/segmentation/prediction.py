@@ -1,4 +1,7 @@
-"""From image files of any size to a class for every pixel: what `predict` gives its user."""
+"""From image files of any size to a class for every pixel: what `predict` gives its user.
+
+A volume is looked at slice by slice: each is a scene of its own.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -17,6 +20,7 @@ from densenet_suite.segmentation.model import Segmenter
 from densenet_suite.segmentation.scenes import OVERLAP, TILE, Rows, plan_tiles, segment_scene
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
 from densenet_suite.tiles import Window
+from densenet_suite.volumes import slice_paths
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +42,7 @@ class Summary(NamedTuple):
 
 
 class Segmentation:
-    """The classes of the pixels of one file, computed as they are asked for.
+    """The classes of the pixels of one file, or of one slice of a volume, computed as they are asked for.
 
     `rows` runs the network each time and keeps nothing; `mask` and `probabilities` keep the whole scene in memory.
 
@@ -55,7 +59,7 @@ class Segmentation:
 
     @property
     def path(self) -> Path:
-        """The file's path."""
+        """The file's path, or the slice's; see `voxels`."""
         return self.raster.record.path
 
     @property
@@ -142,18 +146,23 @@ class SegmentationPredictor:
     def __call__(self, paths: Iterable[Path]) -> Iterator[Segmentation]:
         """Yield a segmentation for each file that can be read, as they come; the network runs when it is asked for.
 
+        A volume yields one for each of its slices.
+
         Raises:
             DataError: at the end, where files could not be read; it names them all.
         """
         failed: list[DataError] = []
         for path in paths:
             try:
-                raster = open_raster(path)
+                parts = slice_paths(path)
+                raster = open_raster(parts[0])
                 self._check(raster)
             except DataError as error:
                 failed.append(error)
-            else:
-                yield Segmentation(raster, self.model.classes, self._run)
+                continue
+            yield Segmentation(raster, self.model.classes, self._run)
+            for part in parts[1:]:
+                yield Segmentation(open_raster(part), self.model.classes, self._run)
         if failed:
             raise DataError([problem for error in failed for problem in error.problems])
 

@@ -1,14 +1,17 @@
 """Segmentations to files, row by row: memory grows neither with the number of scenes nor with their height.
 
-A georeferenced scene becomes GeoTIFFs with its own size and place on the ground, any other one PNG and NumPy files.
+A georeferenced scene becomes GeoTIFFs with its own size and place on the ground, the slices of a volume become one
+NIfTI file with the grid of its voxels, any other scene PNG and NumPy files. What is written of a volume is held in
+memory until then.
 """
 
 import csv
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -20,6 +23,8 @@ from densenet_suite.geotiff import GeoTiffWriter
 from densenet_suite.segmentation.prediction import Segmentation, draw_scene, drawing_step
 from densenet_suite.segmentation.scenes import Rows
 from densenet_suite.segmentation.structures import IGNORE
+from densenet_suite.segmentation.volume_files import VolumeFiles
+from densenet_suite.voxels import ending_of, file_of
 
 Array = np.ndarray[Any, Any]
 
@@ -44,8 +49,8 @@ def save_segmentations(
         out: the folder; made if it is missing.
         outputs: a folder each: "masks" (numbers of classes, 255 where there is no data, with the classes' colours as
             palette; overlapping classes are bands of a GeoTIFF, or a folder of PNGs each), "overlays" (drawn on the
-            picture), "probabilities" and "uncertainty" (32-bit floats, NaN where they mean nothing). predictions.csv,
-            with the pixels of each class and the seam score, is always there.
+            picture; a folder of slices for a volume), "probabilities" and "uncertainty" (32-bit floats, NaN where they
+            mean nothing). predictions.csv, with the pixels of each class and the seam score, is always there.
 
     Yields:
         each segmentation, once it is written.
@@ -63,50 +68,98 @@ def save_segmentations(
 
 
 def _saving(predictions: Iterable[Segmentation], folder: Path, outputs: Sequence[str]) -> Iterator[Segmentation]:
-    failed: list[DataError] = []
-    failure: Exception | None = None
+    failed: list[Exception] = []
     with atomic_write(folder / "predictions.csv", "w") as file:
         table = _Table(file)
         names: set[str] = set()
-        try:
-            for prediction in predictions:
-                try:
-                    _save(prediction, folder, _free_name(prediction.path, names), outputs)
-                except DataError as error:
-                    failed.append(error)
-                    continue
-                table.add(prediction)
-                yield prediction
-        except DataError as error:
-            failed.append(error)
-        except Exception as error:  # the table holds what came before
-            failure = error
-    if failure is not None:
-        raise failure
+        numbers = count()
+        source = _until_failure(predictions, failed)
+        for _, scenes in groupby(source, lambda scene: file_of(scene.path) if scene.raster.slice else next(numbers)):
+            for scene in _saving_file(scenes, folder, names, outputs, failed):
+                table.add(scene)
+                yield scene
+            if failed and not isinstance(failed[-1], DataError):
+                break  # the table holds what came before
+    for error in failed:
+        if not isinstance(error, DataError):
+            raise error
     if failed:
-        raise DataError([problem for error in failed for problem in error.problems])
+        raise DataError([problem for error in failed if isinstance(error, DataError) for problem in error.problems])
+
+
+def _until_failure(predictions: Iterable[Segmentation], failed: list[Exception]) -> Iterator[Segmentation]:
+    """End where the source fails, so that what came before is written."""
+    try:
+        yield from predictions
+    except Exception as error:
+        failed.append(error)
+
+
+def _saving_file(
+    scenes: Iterator[Segmentation], folder: Path, names: set[str], outputs: Sequence[str], failed: list[Exception]
+) -> Iterator[Segmentation]:
+    """Write the scene of a file, or the slices of a volume; where one fails, none of the files is left."""
+    known = len(failed)
+    first = next(scenes)
+    name = _free_name(file_of(first.path), names)
+    try:
+        if first.raster.slice is None:
+            _save(first, folder, name, outputs)
+            yield first
+            return
+        files = VolumeFiles(first.raster.slice, folder, name)
+        for scene in chain([first], scenes):
+            _save_slice(scene, files, outputs)
+            yield scene
+        if files.complete or len(failed) == known:
+            files.write()
+    except Exception as error:
+        failed.append(error)
 
 
 def _save(prediction: Segmentation, folder: Path, name: str, outputs: Sequence[str]) -> None:
     """Run one scene through and write what is asked for; where it fails, none of its files is left."""
-    step = drawing_step(prediction.size)
-    drawn: list[Array] = []
     with ExitStack() as stack:
         writers = {
             output: stack.enter_context(_writer(output, prediction, folder / output, name))
             for output in outputs
             if output != "overlays"
         }
-        for rows in prediction.rows():
+
+        def take(rows: Rows) -> None:
             for output, writer in writers.items():
                 writer.append(_part(output, rows))
-            if "overlays" in outputs:
-                drawn.append(rows.mask[..., -rows.top % step :: step, ::step].copy())  # a view would keep the whole
-        if "overlays" in outputs:
-            (folder / "overlays").mkdir(exist_ok=True)
-            picture = draw_scene(prediction.raster, np.concatenate(drawn, axis=-2), prediction.classes)
-            with atomic_write(folder / "overlays" / f"{name}.jpg") as file:
-                picture.save(file, "JPEG", quality=92, subsampling=0)  # outlines keep their colours
+
+        _run(prediction, take, folder / "overlays" / f"{name}.jpg" if "overlays" in outputs else None)
+
+
+def _save_slice(prediction: Segmentation, files: VolumeFiles, outputs: Sequence[str]) -> None:
+    """Run one slice through; its overlay is written at once."""
+    place = prediction.raster.slice
+    assert place is not None
+
+    def take(rows: Rows) -> None:
+        for output in outputs:
+            if output != "overlays":
+                files.append(output, place.number, rows.top, _part(output, rows))
+
+    overlay = files.folder / "overlays" / files.name / f"{place.plane}-{place.number:03d}.jpg"
+    _run(prediction, take, overlay if "overlays" in outputs else None)
+
+
+def _run(prediction: Segmentation, take: Callable[[Rows], None], overlay: Path | None) -> None:
+    """Run a scene through, hand on its rows, and draw them if that is asked for."""
+    step = drawing_step(prediction.size)
+    drawn: list[Array] = []
+    for rows in prediction.rows():
+        take(rows)
+        if overlay is not None:
+            drawn.append(rows.mask[..., -rows.top % step :: step, ::step].copy())  # a view would keep the whole
+    if overlay is not None:
+        overlay.parent.mkdir(parents=True, exist_ok=True)
+        picture = draw_scene(prediction.raster, np.concatenate(drawn, axis=-2), prediction.classes)
+        with atomic_write(overlay) as file:
+            picture.save(file, "JPEG", quality=92, subsampling=0)  # outlines keep their colours
 
 
 def _part(output: str, rows: Rows) -> Array:
@@ -229,9 +282,10 @@ class _Table:
 
 def _free_name(path: Path, taken: set[str]) -> str:
     """Return a name for a scene's files; scenes of one name in several folders get a number."""
-    name, number = path.stem, 1
+    stem = path.name if path.is_dir() else path.name[: len(path.name) - len(ending_of(path))]
+    name, number = stem, 1
     while name in taken:
         number += 1
-        name = f"{path.stem}-{number}"
+        name = f"{stem}-{number}"
     taken.add(name)
     return name

@@ -12,6 +12,7 @@ from densenet_suite.errors import DataError
 from densenet_suite.findings import FaultError
 from densenet_suite.images import ImageRecord, open_image, read_header
 from densenet_suite.rasters import open_raster, read_raster
+from densenet_suite.volumes import is_volume
 
 Array = np.ndarray[Any, Any]
 RASTER_SUFFIXES = (".tif", ".tiff")  # of which the reader of pictures may see only a part
@@ -57,17 +58,18 @@ def read_scene_header(path: Path) -> ImageRecord:
     Raises:
         DataError: the file is missing, or no image that can be read.
     """
-    return open_raster(path).record if path.suffix.lower() in RASTER_SUFFIXES else read_header(path)
+    raster = path.suffix.lower() in RASTER_SUFFIXES or is_volume(path)
+    return open_raster(path).record if raster else read_header(path)
 
 
 def read_raw_mask(path: Path) -> RawMask:
-    """Read the values of a mask file.
+    """Read the values of a mask file, or of a slice of a label volume.
 
     Raises:
         DataError: the file is missing, damaged, not an image, has several pages, or its numbers are not whole.
     """
     try:
-        raw = _read_with_pillow(path)
+        raw = None if is_volume(path) else _read_with_pillow(path)
     except DataError as error:
         if "not an image of a known kind" not in error.problems[0].what:
             raise

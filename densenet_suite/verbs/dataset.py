@@ -10,6 +10,7 @@ from densenet_suite.config.schema import Config
 from densenet_suite.config.tasks import TASKS
 from densenet_suite.detection import layout as boxes
 from densenet_suite.errors import ConfigError, DataError, SuiteError
+from densenet_suite.geojson_rasters import GeoJsonFiles
 from densenet_suite.registry import did_you_mean
 from densenet_suite.segmentation import layout as masks
 from densenet_suite.segmentation.pairing import PairedFiles
@@ -72,10 +73,10 @@ def recognise_task(root: Path) -> tuple[str, str]:
         raise DataError("there is no such folder", where=str(root))
     with_boxes, fault = _first(boxes.find_split, root)
     with_masks, other_fault = _first(masks.find_split, root)
-    paired = isinstance(with_masks, PairedFiles) and bool(with_masks.pairs)
+    paired = isinstance(with_masks, GeoJsonFiles) or (isinstance(with_masks, PairedFiles) and bool(with_masks.pairs))
     if with_boxes is not None and paired:
         raise DataError(
-            f"the folder holds boxes ({with_boxes}) and masks ({with_masks.where})",
+            f"the folder holds boxes ({with_boxes}) and masks ({getattr(with_masks, 'where', with_masks)})",
             where=str(root),
             hint="say which are meant: --task detection or --task segmentation",
         )

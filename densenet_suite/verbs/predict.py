@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from densenet_suite.errors import ConfigError
 from densenet_suite.images import find_images
 from densenet_suite.modelfile import model_file, read_card
+from densenet_suite.volumes import find_scenes
 
 if TYPE_CHECKING:
     from densenet_suite.detection.prediction import Prediction
@@ -32,7 +33,7 @@ def predict(
 
     Args:
         run: a run folder or a model file.
-        source: a file, a folder, or a shell pattern.
+        source: a file, a folder, or a shell pattern. Of a segmenter also NIfTI and DICOM volumes.
         score_threshold: of a detector: lowest score; 0.3 if None.
         max_detections: of a detector: per picture; 100 if None.
         tile: of a segmenter: side of what goes through the network at a time, in pixels as it sees them; 512 if None.
@@ -41,8 +42,8 @@ def predict(
         device: such as "cuda:1"; None for the best there is.
 
     Yields:
-        a Prediction or a Segmentation for each file, in sorted order. A Segmentation computes when it is asked for its
-        rows or its mask.
+        a Prediction or a Segmentation for each file, in sorted order, and for each slice of a volume. A Segmentation
+        computes when it is asked for its rows or its mask.
 
     Raises:
         ConfigError: there is no trained model, or an argument is of the other task.
@@ -56,7 +57,7 @@ def predict(
             raise ConfigError(f"{name} means nothing to a model of {task}", where=str(path), hint=f"leave {name} out")
     if score_threshold is not None and not 0 <= score_threshold <= 1:
         raise ConfigError(f"score_threshold is {score_threshold}, a score is between 0 and 1")
-    files = find_images(source)
+    files = find_images(source) if task == "detection" else find_scenes(source)
     if task == "detection":
         threshold = 0.3 if score_threshold is None else score_threshold
         return _detections(path, files, threshold, max_detections or 100, batch or 8, device)
