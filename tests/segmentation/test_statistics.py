@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
+from densenet_suite import moments as module
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.preprocess import Normalization, Preprocess
-from densenet_suite import moments as module
 from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
 from densenet_suite.segmentation.statistics import class_weights, normalization_for, statistics
 from densenet_suite.segmentation.structures import MaskClasses
