@@ -26,7 +26,7 @@ from densenet_suite.rasters import Raster, open_raster, read_thumbnail
 Array = np.ndarray[Any, Any]
 Place = tuple[str, int]  # a split, and the number of an image in it
 
-DECODED_AT_MOST = 10_000
+DECODED_AT_MOST = 5_000
 _READERS = 8
 _SIDE = 32  # of the thumbnail
 _RASTERS = (".tif", ".tiff")

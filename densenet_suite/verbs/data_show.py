@@ -68,7 +68,8 @@ def show_data(
     name = f"{split}-augmented" if augmented else split
     sheets = []
     for number, start in enumerate(range(0, len(pictures), _PANELS), 1):
-        sheet: np.ndarray = contact_sheet(pictures[start : start + _PANELS], _COLUMNS, gap=12)
+        part = pictures[start : start + _PANELS]
+        sheet: np.ndarray = contact_sheet(part, min(_COLUMNS, len(part)), gap=12)
         sheets.append(folder / f"{name}-{number}.png")
         Image.fromarray(sheet).save(sheets[-1])
     return sheets

@@ -160,7 +160,7 @@ def test_json_is_one_document_on_standard_output(tmp_path, capsys):
 def test_training_stops_where_axes_are_swapped_and_says_so_in_its_report(tiny_config, tmp_path):
     from densenet_suite import train
 
-    boxes = [{"bbox": [60 + i, 5, 3, 50]} for i in range(6)]
+    boxes = [{"bbox": [5 + i, 20, 3, 50]} for i in range(6)]  # y, x, height, width
     root = write_coco(tmp_path / "data", [((40, 100), boxes)] * 4)
     with pytest.raises(DataError, match=r"leave their picture, and fit with x and y exchanged"):
         train(tiny_config, [f"data.root={root}", f"output={tmp_path}"])

@@ -79,7 +79,7 @@ def test_masks_are_drawn_with_a_legend_and_what_is_not_labelled_hatched(tmp_path
     (sheet,) = show_data(tmp_path / "data", [classes, "data.holdout=0"], out=tmp_path, count=1)
     pixels = _pixels(sheet)
     half = PANEL // 2
-    mask = pixels[: PANEL + 20, PANEL + 12 :]
+    mask = pixels[: PANEL + 20, PANEL + 12 : 2 * PANEL + 12]
     white = (mask[40:PANEL] == 255).all(-1)
     assert 0.1 < white[:, half:].mean() < 0.4  # stripes over all that is not labelled
     assert white[:, : half - 4].mean() == 0
@@ -91,7 +91,7 @@ def test_rasters_of_many_bands_are_shown(tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder / "train").mkdir(parents=True)
     values = np.random.default_rng(0).integers(200, 3000, (5, 64, 64)).astype(np.uint16)
-    place = rasterio.Affine(1, 0, 0, 0, -1, 0)
+    place = rasterio.Affine(1, 0, 5e5, 0, -1, 4e6)
     with rasterio.open(
         tmp_path / "images" / "train" / "a.tif", "w", driver="GTiff", height=64, width=64, count=5, dtype="uint16",
         crs="EPSG:32631", transform=place,

@@ -51,7 +51,7 @@ def test_pixels_without_data_are_left_out(tmp_path):
         (tmp_path / folder / "train").mkdir(parents=True)
     values = np.random.default_rng(0).integers(200, 3000, (2, 32, 32)).astype(np.uint16)
     values[:, :8] = 0
-    place = rasterio.Affine(1, 0, 0, 0, -1, 0)
+    place = rasterio.Affine(1, 0, 5e5, 0, -1, 4e6)
     with rasterio.open(
         tmp_path / "images" / "train" / "a.tif", "w", driver="GTiff", height=32, width=32, count=2, dtype="uint16",
         crs="EPSG:32631", transform=place, nodata=0,
