@@ -267,6 +267,7 @@ def _jpeg_pixels(image: Image.Image, by: int) -> np.ndarray[Any, Any] | None:
     """Decode a JPEG as it is stored; None where it is none, or OpenCV will not, so that Pillow may say why."""
     if not isinstance(image, JpegImageFile) or image.format != "JPEG" or image.mode not in ("L", "RGB"):
         return None
+    assert image.fp is not None  # it has been opened, and not been decoded
     image.fp.seek(0)
     return decode_jpeg(image.fp.read(), len(image.mode), by)
 

@@ -113,7 +113,7 @@ class Samples(Dataset[T], ABC):
         try:
             return [self[key] for key in keys]
         except Exception as error:
-            if get_worker_info() is not None:  # the traceback itself stays behind in the worker
+            if isinstance(error, SampleError) and get_worker_info() is not None:  # the traceback itself stays there
                 error.add_note("".join(traceback.format_exception(error)))
             return Failure(error)
 

@@ -97,7 +97,7 @@ def test_a_worker_that_is_killed_is_told_plainly():
 
 
 def test_other_errors_are_left_alone():
-    with pytest.raises(RuntimeError, match="^something else$"), plain_worker_errors():
+    with pytest.raises(RuntimeError, match=r"^something else$"), plain_worker_errors():
         raise RuntimeError("something else")
 
 

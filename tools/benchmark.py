@@ -11,9 +11,9 @@ not reported and makes the exit code 1; a pair whose peer is not installed is sk
 `data` runs loading, from files to batches of augmented samples, against effdet's and torchvision's, and with a cache
 against itself without one; see `data_pairs.py`.
 
-Times are CPU times of the process, for one call or sample. Absolute times waver with the neighbours of a shared machine;
-a ratio does not, as each is one of a pair that ran within the same second. In every round another side begins. Where the
-peer does more than is compared, the row says so.
+Times are CPU times of the process, for one call or sample. Absolute times waver with the neighbours of a shared
+machine; a ratio does not, as each is one of a pair that ran within the same second. In every round another side begins.
+Where the peer does more than is compared, the row says so.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Labelled scenes to samples: whole for evaluation, by windows for training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from densenet_suite.augment.masks import MaskAugment
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.geometry import resize
+from densenet_suite.pixel_cache import RamCache
 from densenet_suite.preprocess import Normalization
 from densenet_suite.sampling import SampleKey, SequentialShard, Stream, derive_seed
 from densenet_suite.segmentation import samples as module
 from densenet_suite.segmentation.crops import choose_crop
 from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
-from densenet_suite.segmentation.masks import DecodedMask
+from densenet_suite.segmentation.masks import DecodedMask, FileMask, MaskCodec
 from densenet_suite.segmentation.samples import SameSizeBatches, Sample, SegmentationSamples, collate, missing_pixel
 from densenet_suite.segmentation.structures import MaskClasses
 
@@ -228,7 +229,7 @@ def test_a_picture_that_has_changed_since_is_noticed(tmp_path, cropped):
     Image.new("RGB", (70, 51)).save(tmp_path / "0.png")
     with pytest.raises(DataError, match="the picture has another size than when training began") as caught:
         samples[SampleKey(0, 0)]
-    assert caught.value.problems[0].where == str(tmp_path / "0.png")
+    assert caught.value.problems[0].where == f"{tmp_path / '0.png'}; sample 0 of epoch 0, reading the picture"
 
 
 def test_a_mask_that_has_changed_since_is_noticed(tmp_path):
@@ -236,7 +237,7 @@ def test_a_mask_that_has_changed_since_is_noticed(tmp_path):
     samples = SegmentationSamples(_set(tmp_path, arrays, [masks[0][1:], masks[1]]), 3, IMAGENET)
     with pytest.raises(DataError, match="the mask has another size than when training began") as caught:
         samples[SampleKey(0, 0)]
-    assert caught.value.problems[0].where == "mask.png"
+    assert caught.value.problems[0].where == "mask.png; sample 0 of epoch 0, reading the mask"
 
 
 # batches
@@ -273,3 +274,23 @@ def test_a_missing_pixel_normalises_to_zero_or_is_the_networks_padding():
     assert missing_pixel(DEEP, np.float32) == (1000.5,) * 5
     padded = Normalization((0.5, 0.5), (0.1, 0.1), 1.0, padding=0)
     assert missing_pixel(padded, np.float32) == (0, 0)
+
+
+def test_a_cache_of_images_and_masks_changes_no_crop(tmp_path):
+    arrays, masks = _noise()
+    source = _set(tmp_path, arrays, masks)
+    codec = MaskCodec.create({"a": 0, "b": 1, "c": 2})
+    scenes = []
+    for i, (scene, mask) in enumerate(zip(source.scenes, masks, strict=True)):
+        Image.fromarray(mask).save(tmp_path / f"mask{i}.png")
+        scenes.append(replace(scene, mask=FileMask(codec, (tmp_path / f"mask{i}.png",))))
+    source = replace(source, scenes=tuple(scenes))
+    plain, cached = (
+        SegmentationSamples(source, 3, IMAGENET, augment=_augment(IMAGENET), crops=4, cache=cache)
+        for cache in (None, RamCache(10**6, 4))
+    )
+    for epoch in range(2):
+        for index in range(len(plain)):
+            one, other = (samples[SampleKey(epoch, index)] for samples in (plain, cached))
+            assert torch.equal(one.image, other.image)
+            assert torch.equal(one.mask, other.mask)
