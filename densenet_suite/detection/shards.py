@@ -149,7 +149,7 @@ def _coco_content(listed: list[tuple[str, dict[str, Any]]], ids: Mapping[str, in
         sides = {side: labels[side] for side in ("height", "width") if side in labels}
         images.append({"id": key, "file_name": file_name, **sides})
         for i, (box, name) in enumerate(zip(labels.get("boxes", []), labels.get("labels", []), strict=True)):
-            entry = {"id": next(running), "image_id": key, "bbox": _to_coco(box), "iscrowd": 0}
+            entry: dict[str, Any] = {"id": next(running), "image_id": key, "bbox": _to_coco(box), "iscrowd": 0}
             entry["category_id"] = ids.get(name, name) if isinstance(name, str) else repr(name)
             entry |= {theirs: labels[ours][i] for ours, theirs in _OPTIONAL.items() if ours in labels}
             annotations.append(entry)

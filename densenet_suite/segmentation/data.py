@@ -14,7 +14,7 @@ from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
 from densenet_suite.labelled_data import SPLITS, LabelledData
 from densenet_suite.preprocess import Normalization
-from densenet_suite.sampling import SequentialShard, epoch_order
+from densenet_suite.sampling import EpochOrder, SequentialShard, epoch_order
 from densenet_suite.segmentation.class_file import read_class_file
 from densenet_suite.segmentation.class_table import RawValue, RawValues
 from densenet_suite.segmentation.crops import choose_crop
@@ -224,7 +224,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
         return chosen
 
     def _loader(
-        self, samples: SegmentationSamples, sampler: EpochSampler | None, batches: Sampler[Any] | None
+        self, samples: SegmentationSamples, sampler: EpochOrder | None, batches: Sampler[Any] | None
     ) -> DataLoader[Sample]:
         """Load what `sampler` says in batches of full size, or `batches` as they are."""
         return DataLoader(
