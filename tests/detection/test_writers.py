@@ -108,7 +108,7 @@ def test_ids_that_are_used_twice_are_numbered_anew(make, tmp_path):
 
 @pytest.mark.parametrize("names", [("a\nb", "c"), ("a", " a"), (" ", "b"), ("\ud800", "b")])
 def test_names_that_cannot_be_written_are_refused(make, names):
-    with pytest.raises(DataError, match="the class name .* cannot be written"):
+    with pytest.raises(DataError, match=r"the class name .* cannot be written"):
         shared_classes({"train": make({"a.png": []}, names)})
 
 
