@@ -131,7 +131,8 @@ def convert_data(
     counts = {name: _counts(dataset) for name, dataset in sets.items()}
     mended = {name: dataset.findings for name, dataset in sets.items()}
     pictures = "copied" if copy or to == "shards" else "linked where possible"
-    return Converted(out, opened.reason, counts, mended, lost, pictures)
+    reason = f"{opened.config.task}: {opened.data.recognised(next(iter(sets)))}"
+    return Converted(out, reason, counts, mended, lost, pictures)
 
 
 def _write(
