@@ -155,7 +155,7 @@ def test_a_geotiff_in_an_archive_is_read_by_windows(tmp_path):
     path = tmp_path / "a.tif"
     bands = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
     profile = {"driver": "GTiff", "count": 5, "height": 6, "width": 7, "dtype": "uint16"}
-    transform = rasterio.transform.from_origin(10, 20, 1, 1)
+    transform = rasterio.Affine(1, 0, 10, 0, -1, 20)
     with rasterio.open(path, "w", crs="EPSG:32633", transform=transform, **profile) as file:
         file.write(bands)
     (member,) = scan(_tar(tmp_path / "x.tar", ("a.tif", path.read_bytes())))
