@@ -147,7 +147,7 @@ def _coco_content(listed: list[tuple[str, dict[str, Any]]], ids: Mapping[str, in
     annotations: list[dict[str, Any]] = []
     for number, (file_name, labels) in enumerate(listed, start=1):
         key = labels["id"] if keep else number
-        sides = {side: labels[side] for side in ("height", "width") if side in labels}
+        sides: dict[str, Any] = {side: labels[side] for side in ("height", "width") if side in labels}
         images.append({"id": key, "file_name": file_name, **sides})
         for i, (box, name) in enumerate(zip(labels.get("boxes", []), labels.get("labels", []), strict=True)):
             entry: dict[str, Any] = {"id": next(running), "image_id": key, "bbox": _to_coco(box), "iscrowd": 0}
