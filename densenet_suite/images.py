@@ -33,9 +33,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _KINDS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM")
 
 # what Pillow raises when a file is not what its first bytes promise
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, Image.DecompressionBombError)
+PILLOW_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, Image.DecompressionBombError),
+    MemoryError,  # a few bytes may ask for terabytes
+)
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_ORIENTATIONS = range(1, 9)
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 _SCALE_DOWN = "scale the file to 8 bits in the way that suits it, for example: gdal_translate -ot Byte -scale"
 
@@ -166,8 +170,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         DataError: the file is missing, empty, damaged, not an image, has several pages or more than 100 million pixels.
     """
     try:
-        if member_of(path) is None and not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-            raise DataError("image is no file", where=str(path))
+        if member_of(path) is None and _makes_wait(path.stat().st_mode):
+            raise DataError("image is no file but a pipe or device", where=str(path))
         if file_size(path) == 0:
             raise DataError("image file is empty", where=str(path))
         with without_reader_warnings(), Image.open(source_of(path), formats=_KINDS) as image:
@@ -184,7 +188,12 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise DataError("file is not an image of a known kind", where=str(path)) from None
     except PILLOW_ERRORS as error:
-        raise DataError(f"image file is damaged: {error}", where=str(path)) from error
+        what = "it asks for too much memory" if isinstance(error, MemoryError) else error
+        raise DataError(f"image file is damaged: {what}", where=str(path)) from error
+
+
+def _makes_wait(mode: int) -> bool:
+    return any(kind(mode) for kind in (stat.S_ISFIFO, stat.S_ISSOCK, stat.S_ISCHR))
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -205,7 +214,8 @@ def _check_size(path: Path, image: Image.Image) -> None:
 
 def _record(path: Path, image: Image.Image) -> ImageRecord:
     dtype = _dtype(image)
-    orientation = int(_exif(image).get(ExifTags.Base.Orientation, 1))
+    stored: Any = _exif(image).get(ExifTags.Base.Orientation)
+    orientation = int(stored) if stored in _ORIENTATIONS else 1  # text, fractions and 0 occur, and mean nothing
     width, height = image.size
     if orientation in _SIDEWAYS:
         width, height = height, width

@@ -28,7 +28,7 @@ def without_reader_warnings() -> Iterator[None]:
             _filters = warnings.catch_warnings()
             _filters.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+            warnings.filterwarnings("ignore", message="Dataset has no geotransform|The given matrix is equal to")
     try:
         yield
     finally:

@@ -42,7 +42,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="number of the first case")
     parser.add_argument("--only", action="append", choices=list(KINDS), help="kinds; all take turns without it")
     parser.add_argument("--journal", type=Path, help="file of what has been done, from which a later call goes on")
-    parser.add_argument("--keep", type=Path, help="folder for the files of faulty cases; of all where there is one case")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the files of faulty cases; of all where there is one case"
+    )
     arguments = parser.parse_args()
     kinds = arguments.only or list(KINDS)
     cases = [(kinds[n % len(kinds)], n) for n in range(arguments.seed, arguments.seed + arguments.count)]

@@ -4,7 +4,6 @@ A reader turns its files into `ListedImage`s and `ListedBox`es, with the place t
 mended and what stops a run, are here, and so a dataset gives the same objects in whatever format it is written.
 """
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,8 @@ from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.images import IMAGE_SUFFIXES, check_depth, read_header
 from densenet_suite.registry import did_you_mean
+
+_BEYOND_PICTURES = 1e9  # pixels; squares of larger numbers lose their meaning, and at last are infinite
 
 
 @dataclass
@@ -170,9 +171,9 @@ def to_number(text: str) -> float | None:
 
 def is_finite(values: Iterable[float], what: str, findings: Findings) -> bool:
     """Say whether the numbers of a box are numbers; record the box where they are not."""
-    if all(math.isfinite(value) for value in values):
+    if all(abs(value) < _BEYOND_PICTURES for value in values):
         return True
-    findings.error("box-not-finite", f"{what}: NaN or infinity")
+    findings.error("box-not-finite", f"{what}: NaN or infinity, or as good as it")
     return False
 
 

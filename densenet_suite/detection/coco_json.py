@@ -177,7 +177,7 @@ class _CocoReader:
         files: dict[int, ListedImage] = {}
         for i, image in enumerate(self.content["images"]):
             place = f"images[{i}]"
-            if not isinstance(image, dict) or not _is_id(image.get("id")):
+            if not _has_id(image):
                 self.findings.error("image-id", f"{place}.id is {_shown(image, 'id')}, not a whole number")
                 continue
             if image["id"] in files:
@@ -213,6 +213,7 @@ class _CocoReader:
         by_image: dict[int, list[_Object]] = {key: [] for key in files}
         orphans = 0
         annotations = self.content["annotations"]
+        refused = {image["id"] for image in self.content["images"] if _has_id(image)} - files.keys()
         for i, annotation in enumerate(annotations):
             if not isinstance(annotation, dict):
                 what = f"annotations[{i}] is a {type(annotation).__name__}, not an object"
@@ -220,6 +221,8 @@ class _CocoReader:
                 continue
             file = files.get(annotation["image_id"]) if _is_id(annotation.get("image_id")) else None
             if file is None:
+                if _is_id(annotation.get("image_id")) and annotation["image_id"] in refused:
+                    continue  # the fault is the image's, and told there
                 orphans += 1
                 self.findings.warning(
                     "annotation-without-image",
@@ -343,6 +346,10 @@ def _fits_only_as_xyxy(box: Sequence[float], file: ListedImage) -> bool:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _has_id(entry: Any) -> bool:
+    return isinstance(entry, dict) and _is_id(entry.get("id"))
 
 
 def _is_area(value: Any) -> bool:

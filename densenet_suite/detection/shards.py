@@ -55,7 +55,8 @@ def read_shards(
             continue
         places[file_name] = sample.files[picture].path
         listed.append((file_name, _labels(sample, findings)))
-    ids = dict(files.classes) if files.classes is not None else _occurring(listed)
+    findings.raise_errors()
+    ids = dict(files.classes) if files.classes is not None else _occurring(listed, files.folder)
     content = _coco_content(listed, ids)
     return read_content(name, files.folder, content, places.__getitem__, classes, findings)
 
@@ -131,10 +132,14 @@ def _labels(sample: ShardSample, findings: Findings) -> dict[str, Any]:
     return dict(content)
 
 
-def _occurring(listed: list[tuple[str, dict[str, Any]]]) -> dict[str, int]:
+def _occurring(listed: list[tuple[str, dict[str, Any]]], folder: Path) -> dict[str, int]:
     names = {name for _, labels in listed for name in labels.get("labels", []) if isinstance(name, str)}
     if not names:
-        raise DataError("no sample has an object, and there is no index with the classes", hint="label some objects")
+        raise DataError(
+            "no sample has an object, and there is no index with the classes",
+            where=str(folder),
+            hint="label some objects",
+        )
     return {name: i for i, name in enumerate(sorted(names), start=1)}
 
 

@@ -113,7 +113,7 @@ def _find_pictures(
     base = data.parent
     path = content.get("path")
     if isinstance(path, str) and path:
-        if is_below(base / path, base) and (base / path).is_dir():
+        if is_below(base / path, base) and _can_be(base / path) and (base / path).is_dir():
             base = base / path
         else:
             findings.warning("yaml-path", f"path {path!r} is no folder below {base}, which takes its place")
@@ -168,15 +168,19 @@ def _resolve(entry: str, bases: Sequence[Path], root: Path) -> Path | None:
     text = entry.replace("\\", "/")
     forms = (text, re.sub(r"^(\.\./)+", "", text))
     candidates = [Path(os.path.normpath(base / form)) for form in forms for base in bases]
-    inside = [path for path in candidates if is_below(path, root)]
-    return next((path for path in inside if _exists(path)), inside[0] if inside else None)
+    inside = [path for path in candidates if is_below(path, root) and _can_be(path)]
+    return next((path for path in inside if path.exists()), inside[0] if inside else None)
 
 
-def _exists(path: Path) -> bool:
+def _can_be(path: Path) -> bool:
+    """Say whether there can be a file of this name: none holds a NUL, or is thousands of characters long."""
     try:
-        return path.exists()
-    except (OSError, ValueError):  # such as a name that is too long
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
         return False
+    return True
 
 
 def label_file(image: Path, root: Path) -> Path:

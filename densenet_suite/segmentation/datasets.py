@@ -155,7 +155,7 @@ def read_segmentation(
         pairs = [(pair.image, FileMask(codec, tuple(pair.masks[i] for i in order))) for pair in files.pairs]
     counted = _check_masks(_read_headers(pairs, findings), codec.classes, findings)
     scenes = [scene for scene, _, _ in counted]
-    if not pairs and not any(findings):
+    if not pairs and all(finding.severity != "error" for finding in findings):
         findings.error("no-images", f"the {name} split has no image with a mask")
     _check_alike(scenes, findings)
     findings.raise_errors()

@@ -7,6 +7,8 @@ another exception, a warning, and, seen by `tools/fuzz.py` from outside, a crash
 
 import io
 import json
+import tarfile
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from faults.mutations import mutate_bytes, mutate_jpeg, mutate_json, mutate_png, mutate_tar, mutate_text, mutate_tiff
 from PIL import Image, PngImagePlugin
 
 from densenet_suite.config.load import load_config
@@ -23,6 +26,7 @@ from densenet_suite.detection import layout as box_layout
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet
+from densenet_suite.detection.shards import read_shards
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import ConfigError, DataError, SuiteError
@@ -34,8 +38,7 @@ from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import Pair, PairedFiles
 from densenet_suite.segmentation.structures import IGNORE
-
-from faults.mutations import mutate_bytes, mutate_jpeg, mutate_json, mutate_png, mutate_text, mutate_tiff
+from densenet_suite.shards import ShardSplit, write_index
 
 HEIGHT, WIDTH = 18, 24
 _TABLE = {"background": 0, "road": 1, "roof": [2, 3]}
@@ -176,6 +179,8 @@ def _read_boxes(folder: Path, place: str) -> None:
         found = read_voc("train", files.annotations, files.images, None, files.names)
     elif isinstance(files, box_layout.CsvFile):
         found = read_csv("train", files.table, files.images)
+    elif isinstance(files, ShardSplit):
+        found = read_shards("train", files)
     else:
         found = read_yolo("train", files.data, None, files.key)
     check_boxes(found, folder)
@@ -355,7 +360,11 @@ def _config_seeds() -> dict[str, bytes]:
     config = {"task": "segmentation", "name": "a", "model": {"decoder": "unet", "weights": None}}
     tables: Iterable[Any] = (
         {"classes": {"background": 0, "road": 1, "roof": [2, 3]}, "ignore": [7], "multilabel": False},
-        {"classes": {"road": "#804080", "roof": ["#464646", "#000000"]}, "nearest_colour": True, "mask_name": "{stem}_m"},
+        {
+            "classes": {"road": "#804080", "roof": ["#464646", "#000000"]},
+            "nearest_colour": True,
+            "mask_name": "{stem}_m",
+        },
     )
     return {
         f"{i}.yaml": yaml.safe_dump({**config, "data": {"root": ".", "crop": 64, **table}}, sort_keys=False).encode()
@@ -418,8 +427,6 @@ def _geotiff(folder: Path, name: str, bands: int, dtype: str, **options: Any) ->
 
 
 def _geotiff_seeds() -> dict[str, bytes]:
-    import tempfile
-
     tiles = {"tiled": True, "blockxsize": 16, "blockysize": 16}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -448,6 +455,63 @@ def _mutate_mask(data: bytes, random: Random) -> bytes:
     return starts.get(data[:3], mutate_bytes)(data, random)
 
 
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _labels() -> dict[str, Any]:
+    return {"boxes": [[2, 2, 12, 10.5], [1, 1, 9, 9]], "labels": ["cat", "dog"], "crowd": [0, 1], "ids": [4, 5]}
+
+
+def _tar_of_boxes() -> bytes:
+    labels = json.dumps(_labels()).encode()
+    return _tar({"a.png": picture("RGB", "PNG"), "a.json": labels, "é/b.png": picture("L", "PNG"), "é/b.json": labels})
+
+
+def _tar_of_masks() -> bytes:
+    return _tar({"a.png": picture("RGB", "PNG"), "a.mask.png": picture("classes", "PNG")})
+
+
+def _tar_seeds() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as name:
+        archive = Path(name) / "train-000000.tar"
+        archive.write_bytes(_tar_of_boxes())
+        write_index(archive.parent, [archive], {"cat": 3, "dog": 9})
+        index = (archive.parent / "index.json").read_bytes()
+    return {
+        "boxes/train-0.tar": _tar_of_boxes(),
+        "masks/train-0.tar": _tar_of_masks(),
+        "indexed/train-000000.tar": _tar_of_boxes(),
+        "indexed/index.json": index,
+    }
+
+
+def _mutate_tar(data: bytes, random: Random) -> bytes:
+    return _mutate_json_or_text(data, random) if data[:1] == b"{" else mutate_tar(data, random)
+
+
+def _read_tar(folder: Path, place: str) -> None:
+    root = (folder / place).parent
+    read = _read_masks if root.name == "masks" else _read_boxes
+    read(root, place)
+
+
+def _sample_seeds() -> dict[str, bytes]:
+    return {"a.json": json.dumps(_labels()).encode()}
+
+
+def _read_sample(folder: Path, place: str) -> None:
+    """Put the mutated labels into an archive."""
+    write(folder / "train-0.tar", _tar({"a.png": picture("RGB", "PNG"), "a.json": (folder / place).read_bytes()}))
+    _read_boxes(folder, place)
+
+
 KINDS: dict[str, Kind] = {
     "coco": Kind(_pictures("images/train/a.png", "images/train/b.png"), _coco_seeds, _mutate_json_or_text, _read_coco),
     "voc": Kind(_pictures("JPEGImages/a.png", "JPEGImages/b.png"), _voc_seeds, _mutate_xml, _read_boxes),
@@ -462,4 +526,6 @@ KINDS: dict[str, Kind] = {
     "tiff": Kind(_nothing, _tiff_seeds, mutate_tiff, _read_picture),
     "geotiff": Kind(_nothing, _geotiff_seeds, mutate_tiff, _read_picture),
     "mask": Kind(_pictures("a.png"), _mask_seeds, _mutate_mask, _read_mask),
+    "tar": Kind(_nothing, _tar_seeds, _mutate_tar, _read_tar),
+    "sample": Kind(_nothing, _sample_seeds, _mutate_json_or_text, _read_sample),
 }

@@ -19,6 +19,7 @@ TEXTS = (
     *("\0", "a\0b.png", "\ufeff", "\u202e", "\ud7ff", "é", "🐈", "x" * 300, "x" * 5000, "\t", "\r", "\n", "\r\n", '"'),
     *("../a.png", "../../../../etc/passwd", "/etc/passwd", "C:\\a.png", "\\\\host\\a.png", "..\\a.png", ".", ".."),
     *("a/../a.png", "a.png/", "./a.png", "A.PNG", "%2e%2e/a.png", "~/a.png", "file:///etc/passwd", "/dev/zero"),
+    *("a.tar/0+100/a.png", "train-0.tar/512+100/a.png", "a.tar/" + "9" * 300 + "+1/a.png"),
     *("&a;", "<", ">", "&", "]]>", "<![CDATA[", "*a", "&a ", "!!python/object/apply:os.system ", "? ", "- ", ": "),
     *("'", "\\", "#", "%", "@", "`", "{", "}", "[", "]", ",", ";", "#12345", "#GGGGGG", "#000000"),
 )
@@ -101,7 +102,9 @@ def mutate_json(value: Any, random: Random) -> bytes:
         elif kind == 4:
             holder[key] = json.loads(json.dumps(other[other_key]))
         elif kind == 5 and isinstance(holder[key], int | float):
-            holder[key] = random.choice((-holder[key], holder[key] * 1e6, holder[key] + 0.5, str(holder[key])))
+            holder[key] = random.choice(
+                (-holder[key], holder[key] * 1_000_000, holder[key] + 1, repr(holder[key])[:20])
+            )
         else:
             holder[key] = hostile()
 
@@ -323,7 +326,9 @@ def mutate_tiff(data: bytes, random: Random) -> bytes:
         if kind == 0:
             struct.pack_into(order + "H", changed, place, random.choice(_TIFF_TAGS))
         elif kind == 1:
-            struct.pack_into(order + "H", changed, place + 2, random.choice((0, 1, 2, 3, 4, 5, 7, 9, 11, 12, 13, 16, 99)))
+            struct.pack_into(
+                order + "H", changed, place + 2, random.choice((0, 1, 2, 3, 4, 5, 7, 9, 11, 12, 13, 16, 99))
+            )
         elif kind == 2:
             struct.pack_into(order + "I", changed, place + 4, random.choice(NUMBERS))
         elif kind == 3:
@@ -344,4 +349,50 @@ def mutate_tiff(data: bytes, random: Random) -> bytes:
 _TIFF_TAGS = (
     *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338, 339),
     *(347, 513, 514, 529, 530, 700, 33432, 33550, 33723, 33922, 34264, 34377, 34665, 34675, 34735, 34853, 42112, 42113),
+)
+
+
+def mutate_tar(data: bytes, random: Random) -> bytes:
+    """Change headers, with checksums that hold, and the order of blocks."""
+    if random.random() < 0.2:
+        return mutate_bytes(data, random)
+    changed = bytearray(data)
+    headers = [place for place in range(0, len(data) - 511, 512) if data[place + 257 : place + 262] == b"ustar"]
+
+    def change() -> None:
+        place = random.choice(headers)
+        if place + 512 > len(changed):
+            return
+        kind = random.randrange(7)
+        if kind == 0:
+            _fill(changed, place, 100, random.choice(TEXTS).encode("utf-8", "replace"))
+        elif kind == 1:
+            _fill(changed, place + 157, 100, random.choice(TEXTS).encode("utf-8", "replace"))
+        elif kind == 2:
+            _fill(changed, place + 124, 12, random.choice((b"%011o" % random.choice(NUMBERS), *_TAR_SIZES)))
+        elif kind == 3:
+            changed[place + 156 : place + 157] = random.choice((*b"01234567xgLKSDMV\0",)).to_bytes(1, "big")
+        elif kind == 4:
+            field, length = random.choice(((100, 8), (108, 8), (136, 12), (257, 8), (265, 32), (329, 8), (345, 155)))
+            _fill(changed, place + field, length, random.randbytes(length))
+        elif kind == 5:
+            changed[place:place] = changed[place : place + 512 * random.choice((1, 2, 3))] * random.choice((1, 50))
+            return
+        else:
+            del changed[random.randrange(len(changed)) :]
+            return
+        changed[place + 148 : place + 156] = b" " * 8
+        changed[place + 148 : place + 156] = b"%06o\0 " % sum(changed[place : place + 512])
+
+    several(random, change)
+    return bytes(changed)
+
+
+def _fill(data: bytearray, place: int, length: int, value: bytes) -> None:
+    data[place : place + length] = value[:length].ljust(length, b"\0")
+
+
+_TAR_SIZES = (
+    *(b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7, b"\xff" * 12, b"\xff" * 11 + b"\0", b"\x80" + b"\xff" * 11),
+    *(b"-0000000001", b"99999999999", b"x", b"", b"77777777777\0"),
 )

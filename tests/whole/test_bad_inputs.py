@@ -14,8 +14,10 @@ import yaml
 from conftest import TINY, TINY_SEGMENTER
 from PIL import Image
 
-from densenet_suite import train
-from densenet_suite.errors import SuiteError
+from densenet_suite import cli, train
+from densenet_suite.errors import DataError
+from densenet_suite.training.run import Run
+from densenet_suite.verbs.data_check import check_data
 
 
 @dataclass(frozen=True)
@@ -23,63 +25,76 @@ class Expected:
     """What becomes of a bad input.
 
     Attributes:
-        found: the ids that `data check` gives, errors in capitals; other notes may stand beside them.
-        refused: what `train` says when it stops with exit code 3; None where it trains.
+        errors: the ids of all errors that `data check` finds; with one, it ends with exit code 3, and so does `train`.
+        refusal: what `train` says then, in parts.
+        others: ids of lesser findings of `data check` that must be among them, each with its severity.
     """
 
-    found: tuple[str, ...] = ()
-    refused: tuple[str, ...] | None = None
+    errors: tuple[str, ...] = ()
+    refusal: tuple[str, ...] = ()
+    others: tuple[tuple[str, str], ...] = ()
 
 
-EXIF = {f"exif/images/orientation_{i}.jpg": Expected() for i in range(1, 9)}
+def refused(check: str, *said: str) -> Expected:
+    return Expected((check,), said)
+
+
+def mended(check: str, severity: str = "warning") -> Expected:
+    return Expected(others=((check, severity),))
+
+
+ACCEPTED = Expected()
 TABLE = {
-    "files/ok_reference.jpg": Expected(),
-    "files/truncated.jpg": Expected(("IMAGE-UNUSABLE",), ("image file is damaged", "truncated.jpg")),
-    "files/zero_byte.jpg": Expected(("IMAGE-UNUSABLE",), ("image file is empty", "zero_byte.jpg")),
-    "files/gray16.png": Expected(("IMAGE-UNUSABLE",), ("pixels are uint16, this model takes 8 bits", "gray16.png")),
-    "files/gray8.png": Expected(),
-    "files/gray8.jpg": Expected(),
-    "files/rgba.png": Expected(),
-    "files/cmyk.jpg": Expected(),
-    "files/one_pixel.png": Expected(),
-    "files/wide_4000x16.png": Expected(),
-    **EXIF,
-    "exif/annotations.json": Expected(),
-    "seg/ok/masks/frame.png": Expected(),
-    "seg/size_mismatch/masks/frame.png": Expected(
-        ("MASK-SIZE",), ("frame.jpg is 240x180 (width x height)", "frame.png is ", "masks are never resized")
+    "files/ok_reference.jpg": ACCEPTED,
+    "files/truncated.jpg": refused("image-damaged", "image file is damaged", "truncated.jpg"),
+    "files/zero_byte.jpg": refused("image-unusable", "image file is empty", "zero_byte.jpg"),
+    "files/gray16.png": refused("image-unusable", "pixels are uint16, this model takes 8 bits", "gray16.png"),
+    "files/gray8.png": ACCEPTED,
+    "files/gray8.jpg": ACCEPTED,
+    "files/rgba.png": mended("image-transparent"),
+    "files/cmyk.jpg": ACCEPTED,
+    "files/one_pixel.png": mended("image-plain"),
+    "files/wide_4000x16.png": mended("few-anchors"),
+    "exif/images/orientation_1.jpg": ACCEPTED,
+    **{f"exif/images/orientation_{i}.jpg": mended("image-turned", "note") for i in range(2, 9)},
+    "exif/annotations.json": mended("image-turned", "note"),
+    "seg/ok/masks/frame.png": ACCEPTED,
+    "seg/size_mismatch/masks/frame.png": refused(
+        "mask-size", "frame.jpg is 240x180 (width x height)", "frame.png is 220x167", "masks are never resized"
     ),
-    "seg/out_of_range_id/masks/frame.png": Expected(
-        ("MASK-VALUES",), ("mask holds 57 (", " pixels), of no class", "frame.png")
+    "seg/out_of_range_id/masks/frame.png": refused(
+        "mask-values", "mask holds 57 (800 pixels), of no class", "frame.png"
     ),
-    "seg/rgb_mask/masks/frame.png": Expected(
-        ("MASK-COLOURED",), ("in colours where numbers are expected", "frame.png", "say which class each colour is")
+    "seg/rgb_mask/masks/frame.png": refused(
+        "mask-coloured", "in colours where numbers are expected", "frame.png", "say which class each colour is"
     ),
-    "seg/missing_mask/images/frame.jpg": Expected(("MASK-MISSING",), ("1 image has no mask: frame.jpg",)),
-    "coco/ok.json": Expected(),
-    "coco/missing_file.json": Expected(("IMAGE-MISSING",), ("image file does not exist", "(images[")),
-    "coco/duplicate_image_id.json": Expected(("IMAGE-ID-TWICE",), ("images[3].id 885 is used twice",)),
-    "coco/duplicate_annotation_id.json": Expected(("annotation-id-twice",)),
-    "coco/zero_width_box.json": Expected(("box-without-area",)),
-    "coco/negative_coords.json": Expected(("box-clipped",)),
-    "coco/box_outside_image.json": Expected(("box-outside",)),
-    "coco/box_partly_outside.json": Expected(("box-clipped",)),
-    "coco/nan_coordinate.json": Expected(("BOX-NOT-FINITE",), ("annotations[0] (id 991).bbox is [nan, ", "NaN")),
-    "coco/unknown_category_id.json": Expected(
-        ("CATEGORY-UNKNOWN",), ("annotations[0] (id 991).category_id 12 is not in categories",)
+    "seg/missing_mask/images/frame.jpg": refused("mask-missing", "1 image has no mask: frame.jpg"),
+    "coco/ok.json": ACCEPTED,
+    "coco/missing_file.json": refused("image-missing", "image file does not exist", "(images[3])"),
+    "coco/duplicate_image_id.json": refused("image-id-twice", "images[3].id 885 is used twice"),
+    "coco/duplicate_annotation_id.json": mended("annotation-id-twice"),
+    "coco/zero_width_box.json": mended("box-without-area"),
+    "coco/negative_coords.json": mended("box-clipped"),
+    "coco/box_outside_image.json": mended("box-outside"),
+    "coco/box_partly_outside.json": mended("box-clipped"),
+    "coco/nan_coordinate.json": refused("box-not-finite", "annotations[0] (id 991).bbox is [nan, ", "NaN or infinity"),
+    "coco/unknown_category_id.json": refused(
+        "category-unknown", "annotations[0] (id 991).category_id 12 is not in categories"
     ),
-    "coco/image_without_annotations.json": Expected(),
-    "coco/only_crowd.json": Expected(),
-    "coco/non_ascii_file_name.json": Expected(),
-    "coco/path_traversal.json": Expected(
-        ("FILE-OUTSIDE",), ("images[0].file_name '../outside.jpg' leads out of the image folder",)
+    "coco/image_without_annotations.json": ACCEPTED,
+    "coco/only_crowd.json": ACCEPTED,
+    "coco/non_ascii_file_name.json": ACCEPTED,
+    "coco/path_traversal.json": refused(
+        "file-outside", "images[0].file_name '../outside.jpg' leads out of the image folder"
     ),
-    "coco/malformed.json": Expected(("ANNOTATION-FILE",), ("not valid JSON", "instances_train.json:")),
-    "coco/empty.json": Expected(("ANNOTATION-FILE",), ("annotation file is empty", "instances_train.json")),
-    "coco/empty_object.json": Expected(
-        ("ANNOTATION-FILE",), ("lacks the lists images, annotations, categories", "instances_train.json")
+    "coco/malformed.json": refused(
+        "unreadable", "is not valid JSON: Expecting ',' delimiter", "instances_train.json:1:"
     ),
-    "coco/huge_int_ids.json": Expected(),
+    "coco/empty.json": refused("unreadable", "annotation file is empty", "instances_train.json"),
+    "coco/empty_object.json": refused(
+        "unreadable", "lacks the lists images, annotations, categories", "instances_train.json"
+    ),
+    "coco/huge_int_ids.json": ACCEPTED,
 }
 # of these the manifest says that evaluation must work too, or that results must carry the ids of the file
 EVALUATED = {"coco/image_without_annotations.json", "coco/only_crowd.json", "coco/huge_int_ids.json"}
@@ -151,7 +166,7 @@ def write_config(root: Path, case: str, folder: Path) -> Path:
     data = {"root": str(root), "workers": 0, "holdout": 0}
     if base is TINY:
         data["size"] = 64
-        number = 1 if TABLE[case].refused else len(json.loads((root / ANNOTATIONS).read_text())["images"])
+        number = 1 if TABLE[case].errors else len(json.loads((root / ANNOTATIONS).read_text())["images"])
     else:
         data |= {"crop": 64, "classes": STREET, "ignore": [11]}
         number = 1
@@ -168,19 +183,52 @@ def test_the_table_is_the_manifest(bad: Path) -> None:
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_train_refuses_it_by_name_or_learns_from_it(bad: Path, tmp_path: Path, case: str) -> None:
+def test_check_and_train_agree_on_it(bad: Path, tmp_path: Path, case: str) -> None:
+    expected = TABLE[case]
     root = write_dataset(bad, case, tmp_path / "data")
     config = write_config(root, case, tmp_path)
-    refused = TABLE[case].refused
-    if refused is not None:
-        with pytest.raises(SuiteError) as caught:
+
+    checked = check_data(config)
+    assert {finding.check for _, finding in checked.of("error")} == set(expected.errors)
+    found = {(finding.check, finding.severity) for _, finding in checked.findings}
+    assert set(expected.others) <= found
+    assert checked.passed() == (not expected.errors)
+
+    if expected.errors:
+        with pytest.raises(DataError) as caught:
             train(config)
-        assert caught.value.exit_code == 3
-        for part in refused:
+        for part in expected.refusal:
             assert part in str(caught.value)
         return
     run = train(config)
     with open(run.metrics_path, newline="") as file:
         steps = list(csv.DictReader(file))
-    assert len(steps) >= 1
-    assert all(math.isfinite(float(step["train/loss"])) for step in steps if step["train/loss"])
+    losses = [float(step["train/loss"]) for step in steps if step["train/loss"]]
+    assert losses
+    assert all(map(math.isfinite, losses))
+    if case in EVALUATED:
+        check_evaluation(run, root)
+
+
+def check_evaluation(run: Run, root: Path) -> None:
+    """No score where there is nothing to find, and results with the ids of the file."""
+    content = json.loads((root / ANNOTATIONS).read_text())
+    scores = json.loads((run.dir / "eval" / "val" / "metrics.json").read_text())
+    only_crowd = all(annotation["iscrowd"] for annotation in content["annotations"])
+    assert (scores["AP"] is None) == only_crowd
+    found = json.loads((run.dir / "eval" / "val" / "predictions.coco.json").read_text())
+    assert found
+    assert {entry["image_id"] for entry in found} <= {image["id"] for image in content["images"]}
+
+
+@pytest.mark.parametrize(
+    ("case", "code"), [("coco/ok.json", 0), ("coco/malformed.json", 3), ("coco/nan_coordinate.json", 3)]
+)
+def test_the_command_line_ends_with_3_on_errors(bad: Path, tmp_path: Path, capsys, case: str, code: int) -> None:
+    config = write_config(write_dataset(bad, case, tmp_path / "data"), case, tmp_path)
+    commands = [["data", "check", str(config)], ["train", str(config)]]
+    for command in commands if code else commands[:1]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(command)
+        assert (ended.value.code or 0) == code
+        assert "Traceback" not in capsys.readouterr().err
