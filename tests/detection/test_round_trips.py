@@ -227,7 +227,13 @@ def test_blood_cells_go_through_every_format(data_folder, tmp_path):
     dataset = source
     for name in ("voc", "yolo", "csv", "coco"):
         dataset, lost = _reread(tmp_path, name, dataset, source.classes)
-        assert lost.keys() <= {"image-id-lost", "category-id-lost", "class-order-lost", "annotation-id-lost", "area-lost"}
+        assert lost.keys() <= {
+            "image-id-lost",
+            "category-id-lost",
+            "class-order-lost",
+            "annotation-id-lost",
+            "area-lost",
+        }
     assert [image.path.name for image in dataset.images] == [image.path.name for image in source.images]
     for ours, theirs in zip(dataset.images, source.images, strict=True):
         assert (ours.objects.boxes == theirs.objects.boxes).all()
