@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from densenet_suite.training.averaging import EvaluationWeights
     from densenet_suite.training.run import Run
     from densenet_suite.verbs.data_check import DataCheck, check_data
+    from densenet_suite.verbs.data_convert import Converted, convert_data
     from densenet_suite.verbs.data_show import show_data
     from densenet_suite.verbs.data_split import DataSplit, split_data
     from densenet_suite.verbs.data_stats import DataStats, data_stats
@@ -44,6 +45,7 @@ __version__ = version("densenet-suite")
 _HOME = {
     "Backbone": "backbones.base",
     "ConfigError": "errors",
+    "Converted": "verbs.data_convert",
     "DataCheck": "verbs.data_check",
     "DataError": "errors",
     "DataStats": "verbs.data_stats",
@@ -66,6 +68,7 @@ _HOME = {
     "Segmenter": "segmentation.model",
     "SuiteError": "errors",
     "check_data": "verbs.data_check",
+    "convert_data": "verbs.data_convert",
     "create_backbone": "backbones.build",
     "create_detector": "detection.build",
     "create_segmenter": "segmentation.build",
@@ -91,6 +94,7 @@ _HOME = {
 __all__ = [
     "Backbone",
     "ConfigError",
+    "Converted",
     "DataCheck",
     "DataError",
     "DataSplit",
@@ -114,6 +118,7 @@ __all__ = [
     "SuiteError",
     "__version__",
     "check_data",
+    "convert_data",
     "create_backbone",
     "create_detector",
     "create_segmenter",

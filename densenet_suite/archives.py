@@ -7,7 +7,7 @@ member is read by one seek, in any order, and no handle is kept.
 Archives are not trusted: members that are no plain files, whose names lead elsewhere, or that reach beyond the end of
 the archive are refused.
 
-Reference for the layout of samples: webdataset, https://github.com/webdataset/webdataset (key.ext, up to the first dot).
+Reference for the layout of samples: https://github.com/webdataset/webdataset (key.ext, up to the first dot).
 """
 
 import io

@@ -60,7 +60,7 @@ class SampleKey:
     index: int
 
 
-class _EpochOrder(Sampler[SampleKey], ABC):
+class EpochOrder(Sampler[SampleKey], ABC):
     """The samples of one process, in another order in each epoch, each of them at most once.
 
     Every process gets the same number of samples; the few that do not divide are left out of this epoch, and another
@@ -95,14 +95,14 @@ class _EpochOrder(Sampler[SampleKey], ABC):
         return (SampleKey(self.epoch, int(index)) for index in (mine[count:] if epoch == self.epoch else mine))
 
 
-class EpochSampler(_EpochOrder):
+class EpochSampler(EpochOrder):
     """A permutation of the dataset per epoch, cut into one part per process."""
 
     def _mine(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         return rng.permutation(self.size)[self.rank : len(self) * self.processes : self.processes]
 
 
-class ShardSampler(_EpochOrder):
+class ShardSampler(EpochOrder):
     """An order for datasets in shards, in which each process reads a few shards at a time.
 
     The shards of an epoch are permuted and laid in a row, which is cut into equal parts: a process has whole shards to
@@ -136,7 +136,7 @@ class ShardSampler(_EpochOrder):
 
 def epoch_order(
     shards: Sequence[Sequence[int]] | None, size: int, seed: int, rank: int, processes: int
-) -> EpochSampler | ShardSampler:
+) -> EpochOrder:
     """Return the order for a dataset of files, or for one whose samples lie in shards."""
     if shards is None:
         return EpochSampler(size, seed, rank, processes)

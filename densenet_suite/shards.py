@@ -1,9 +1,9 @@
 """Datasets in sharded tars, in the layout of webdataset: `shards/<split>-000000.tar` and so on, and an index.
 
 A sample is the files of one key: `key.jpg` (or another picture) and `key.json`, and for masks `key.mask.png`, or
-`key.mask-0.png` and so on for classes that overlap. `tar` and the webdataset package read them as they are. `index.json`
-says where each file begins, so that a sample is one seek away, and which checksum a shard has; tars without an index
-are indexed by their headers.
+`key.mask-0.png` and so on for classes that overlap. `tar` and the webdataset package read them as they are.
+`index.json` says where each file begins, so that a sample is one seek away, and which checksum a shard has; tars
+without an index are indexed by their headers.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from densenet_suite.optim import REFERENCE_BATCH, Recipe, freeze, frozen_norms
-from densenet_suite.sampling import EpochSampler
+from densenet_suite.sampling import EpochOrder
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Task(L.LightningModule):
         loop = self.trainer.fit_loop
         loader = self.trainer.train_dataloader
         sampler = getattr(loader, "sampler", None)
-        if not loop.restarting or loader is None or not isinstance(sampler, EpochSampler):
+        if not loop.restarting or loader is None or not isinstance(sampler, EpochOrder):
             return
         epochs: Any = loop.epoch_progress.current
         batches: Any = loop.epoch_loop.batch_progress.current

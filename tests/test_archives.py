@@ -148,3 +148,15 @@ def test_the_writer_begins_an_archive_where_one_is_full(tmp_path):
     assert len(names) > 2
     assert names[-1] == ["large.png"]
     assert all(path.stat().st_size < 20_480 for path in writer.archives[:-1])
+
+
+def test_a_geotiff_in_an_archive_is_read_by_windows(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    bands = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
+    profile = {"driver": "GTiff", "count": 5, "height": 6, "width": 7, "dtype": "uint16"}
+    transform = rasterio.Affine(1, 0, 10, 0, -1, 20)
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=transform, **profile) as file:
+        file.write(bands)
+    (member,) = scan(_tar(tmp_path / "x.tar", ("a.tif", path.read_bytes())))
+    assert (read_raster(member.path)[0] == bands.transpose(1, 2, 0)).all()

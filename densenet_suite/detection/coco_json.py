@@ -236,7 +236,7 @@ class _CocoReader:
                     f"the ids are {', '.join(map(str, list(labels)[:8]))}",
                 )
                 continue
-            box = _numbers(annotation.get("bbox"))
+            box = four_numbers(annotation.get("bbox"))
             if box is None or not _lies_inside(box, file):
                 box = self._examine_box(box, annotation, file, _place(i, annotation))
                 if box is None:
@@ -322,7 +322,7 @@ def _place(i: int, annotation: Mapping[str, Any]) -> str:
     return f"annotations[{i}] (id {annotation.get('id')!r})"
 
 
-def _numbers(box: Any) -> list[float] | None:
+def four_numbers(box: Any) -> list[float] | None:
     """Return the four numbers that a box of JSON is, if it is."""
     if not isinstance(box, list) or len(box) != 4:
         return None

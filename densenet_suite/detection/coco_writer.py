@@ -51,8 +51,8 @@ def write_coco(sets: Mapping[str, DetectionSet], root: Path, *, copy: bool = Fal
 
 def _categories(classes: ClassTable, lost: Findings) -> list[dict[str, Any]]:
     """Return the list, in the order of the ids, which is that of the classes when the file is read again."""
-    listed = [{"id": key, "name": name} for name, key in zip(classes.names, classes.ids, strict=True)]
-    listed.sort(key=lambda category: category["id"])
+    by_id = sorted(zip(classes.ids, classes.names, strict=True))
+    listed = [{"id": key, "name": name} for key, name in by_id]
     for label, (category, name) in enumerate(zip(listed, classes.names, strict=True)):
         if category["name"] != name:
             lost.warning("class-order-lost", f"class {label} is {name!r}, by the ids it is {category['name']!r}")

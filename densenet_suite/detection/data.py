@@ -327,8 +327,8 @@ class DetectionData(LabelledData[DetectionSet]):
         """Return where the files of a split are looked for, as a hint."""
         return (
             f"expected annotations/instances_{name}.json or {name}/_annotations.coco.json (COCO), a data.yaml with "
-            f"names and {name} (YOLO), Annotations/*.xml and ImageSets/Main/{name}.txt (Pascal VOC), {name}.csv or shards/{name}-000000.tar; "
-            f"or name it: data.{name}.annotations=..."
+            f"names and {name} (YOLO), Annotations/*.xml and ImageSets/Main/{name}.txt (Pascal VOC), {name}.csv or "
+            f"shards/{name}-000000.tar; or name it: data.{name}.annotations=..."
         )
 
     def recognised(self, name: str) -> str:

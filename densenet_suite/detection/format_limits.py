@@ -2,7 +2,7 @@
 
 | format | loses |
 | --- | --- |
-| COCO | nothing |
+| COCO, shards | nothing |
 | Pascal VOC | ids, areas, outlines; classes without objects and their order |
 | YOLO | ids, areas, outlines, crowd regions, what sticks out of the picture, the order of images |
 | CSV | ids, areas, outlines; classes without objects and their order |

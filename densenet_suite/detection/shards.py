@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from densenet_suite.archives import ArchiveWriter, open_binary
-from densenet_suite.detection.coco_json import read_content
+from densenet_suite.detection.coco_json import four_numbers, read_content
 from densenet_suite.detection.coordinates import side_between
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage
 from densenet_suite.detection.format_limits import shared_classes
@@ -148,13 +148,14 @@ def _coco_content(listed: list[tuple[str, dict[str, Any]]], ids: Mapping[str, in
     running = count(1)
     own = [labels.get("id") for _, labels in listed]
     keep = None not in own and len(set(map(repr, own))) == len(own)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, (file_name, labels) in enumerate(listed, start=1):
         key = labels["id"] if keep else number
-        sides = {side: labels[side] for side in ("height", "width") if side in labels}
+        sides: dict[str, Any] = {side: labels[side] for side in ("height", "width") if side in labels}
         images.append({"id": key, "file_name": file_name, **sides})
         for i, (box, name) in enumerate(zip(labels.get("boxes", []), labels.get("labels", []), strict=True)):
-            entry = {"id": next(running), "image_id": key, "bbox": _to_coco(box), "iscrowd": 0}
+            entry: dict[str, Any] = {"id": next(running), "image_id": key, "bbox": _to_coco(box), "iscrowd": 0}
             entry["category_id"] = ids.get(name, name) if isinstance(name, str) else repr(name)
             entry |= {theirs: labels[ours][i] for ours, theirs in _OPTIONAL.items() if ours in labels}
             annotations.append(entry)
@@ -164,8 +165,8 @@ def _coco_content(listed: list[tuple[str, dict[str, Any]]], ids: Mapping[str, in
 
 def _to_coco(box: Any) -> Any:
     """Return x, y, width, height, or what is no box as it is."""
-    try:
-        x1, y1, x2, y2 = (float(value) for value in box)
-    except (TypeError, ValueError, OverflowError):
+    corners = four_numbers(box)
+    if corners is None:
         return box
+    x1, y1, x2, y2 = corners
     return [x1, y1, side_between(x1, x2), side_between(y1, y2)]

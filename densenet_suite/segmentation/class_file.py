@@ -53,13 +53,14 @@ def read_class_file(root: Path, *, multilabel: bool) -> ClassFile | None:
         if isinstance(error, DataError):
             raise
         raise DataError(f"file cannot be read: {error}", where=str(path)) from None
-    classes, ignore, overlap = (
-        (content.get(key, default) for key, default in (("classes", None), ("ignore", []), ("multilabel", False)))
-        if isinstance(content, dict)
-        else (None, None, None)
-    )
-    sound = isinstance(classes, dict) and isinstance(ignore, list) and isinstance(overlap, bool)
-    if not sound or not all(_is_raw(value) for value in (*classes.values(), ignore)):
+    content = content if isinstance(content, dict) else {}
+    classes, ignore, overlap = content.get("classes"), content.get("ignore", []), content.get("multilabel", False)
+    if (
+        not isinstance(classes, dict)
+        or not isinstance(overlap, bool)
+        or not isinstance(ignore, list)
+        or not all(map(_is_raw, (*classes.values(), ignore)))
+    ):
         raise DataError(
             "file does not hold classes with their values",
             where=str(path),

@@ -20,7 +20,8 @@ def pair_samples(split: ShardSplit) -> PairedFiles | None:
     Raises:
         DataError: a shard is damaged, or samples have different numbers of masks.
     """
-    pairs, unlabelled = [], []
+    pairs: list[Pair] = []
+    unlabelled: list[Path] = []
     numbers: set[int] = set()
     for sample in split.samples():
         image = next((file.path for end, file in sample.files.items() if f".{end}" in IMAGE_SUFFIXES), None)

@@ -41,6 +41,7 @@ class Converted:
         out: its folder.
         reason: what the source was taken for, and why.
         counts: of each split, such as images and objects.
+        mended: of each split, what was noticed while reading, such as boxes that were dropped.
         lost: of each split, what the format could not hold, by kind.
         pictures: "linked" or "copied".
     """
@@ -48,21 +49,25 @@ class Converted:
     out: Path
     reason: str
     counts: Mapping[str, Mapping[str, int]]
+    mended: Mapping[str, Findings] = field(default_factory=dict)
     lost: Mapping[str, Findings] = field(default_factory=dict)
     pictures: str = "linked"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        lost = {split: findings.to_list() for split, findings in self.lost.items()}
-        return {"out": str(self.out), "reason": self.reason, "splits": self.counts, "lost": lost}
+        mended, lost = (
+            {split: findings.to_list() for split, findings in found.items()} for found in (self.mended, self.lost)
+        )
+        return {"out": str(self.out), "reason": self.reason, "splits": self.counts, "mended": mended, "lost": lost}
 
     def __str__(self) -> str:
         lines = [f"read as {self.reason}"]
         for split, counts in self.counts.items():
             lines.append(f"{split}: " + ", ".join(f"{number} {what}" for what, number in counts.items()))
+            lines += [f"  noticed: {finding.check} {finding.count}: {finding}" for finding in self.mended[split]]
             lines += [f"  lost: {finding.check} {finding.count}: {finding}" for finding in self.lost[split]]
         if not any(any(True for _ in findings) for findings in self.lost.values()):
-            lines.append("nothing was lost")
+            lines.append("nothing was lost in writing")
         lines.append(f"written to {self.out}; pictures are {self.pictures}")
         return "\n".join(lines)
 
@@ -124,7 +129,10 @@ def convert_data(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     counts = {name: _counts(dataset) for name, dataset in sets.items()}
-    return Converted(out, opened.reason, counts, lost, "copied" if copy or to == "shards" else "linked where possible")
+    mended = {name: dataset.findings for name, dataset in sets.items()}
+    pictures = "copied" if copy or to == "shards" else "linked where possible"
+    reason = f"{opened.config.task}: {opened.data.recognised(next(iter(sets)))}"
+    return Converted(out, reason, counts, mended, lost, pictures)
 
 
 def _write(

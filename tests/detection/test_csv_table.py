@@ -212,3 +212,21 @@ def test_a_mutated_table_gives_a_clear_error_or_a_sound_set(folder, data):
     except DataError:
         return
     assert all((image.objects.boxes[:, 2:] > image.objects.boxes[:, :2]).all() for image in found.images)
+
+
+# crowd regions
+
+
+def test_a_column_marks_crowd_regions(read):
+    found = read("a.png,0,0,4,3,cat,1", "a.png,0,0,5,3,cat,0", "a.png,0,0,6,3,cat,", header=f"{HEADER},crowd")
+    assert found.images[0].objects.crowd.tolist() == [True, False, False]
+
+
+def test_crowd_is_a_yes_or_a_no(read):
+    problem = _refusal(read, "a.png,0,0,4,3,cat,perhaps", header=f"{HEADER},crowd")
+    assert problem.what == "t.csv:2: crowd is 'perhaps', and neither 1 nor 0 nor empty"
+
+
+def test_only_line_feeds_end_rows(read):
+    found = read("a.png,0,0,4,3,c\u2028at", "b.png,0,0,4,3,d\x0bog")
+    assert found.classes.names == ("c\u2028at", "d\x0bog")

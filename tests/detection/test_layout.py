@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from densenet_suite.archives import ArchiveWriter
 from densenet_suite.detection.layout import CocoFile, CsvFile, VocFolder, YoloFile, find_images, find_split, name_split
 from densenet_suite.errors import DataError
 from densenet_suite.labelled_data import SPLITS
@@ -270,3 +271,43 @@ def test_a_yaml_without_the_split_is_refused(files):
     with pytest.raises(DataError, match="the yaml names no val split") as caught:
         name_split(root, "val", "mine.yaml", None)
     assert caught.value.problems[0].hint == "val: images/val"
+
+
+def test_a_file_name_is_found_without_parsing_the_file(tmp_path, monkeypatch):
+    """COCO files are of up to half a gigabyte, and are parsed once, by their reader."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / 'a "b"\u00fc.png').write_bytes(b"")
+    text = json.dumps({"annotations": [], "images": [{"id": 1, "file_name": 'a "b"\u00fc.png'}]})
+    (tmp_path / "annotations.json").write_text(text)
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: loads(text) if len(text) < 40 else pytest.fail("parsed"))
+    assert find_images(tmp_path, tmp_path / "annotations.json") == tmp_path / "images"
+
+
+def test_voc_files_may_lie_in_folders_where_there_are_lists(files):
+    root = files("Annotations/train/a.xml", "JPEGImages/train/a.jpg", "ImageSets/Main/train.txt=train/a")
+    names = root / "ImageSets" / "Main" / "train.txt"
+    assert find_split(root, "train") == VocFolder(root / "Annotations", root / "JPEGImages", names)
+
+
+def test_a_pattern_names_shards(synthetic_shards):
+    found = name_split(synthetic_shards, "train", "shards/train-*.tar", None)
+    assert str(found) == f"sharded tars, as there is {synthetic_shards / 'shards' / 'train-000000.tar'}"
+    with pytest.raises(DataError, match="there are no tars of this name"):
+        name_split(synthetic_shards, "train", "shards/other-*.tar", None)
+
+
+@pytest.fixture
+def synthetic_shards(tmp_path):
+    """One shard of one sample with boxes."""
+    (tmp_path / "shards").mkdir()
+    writer = ArchiveWriter(tmp_path / "shards", "train", 10**6)
+    writer.add({"a.png": b"", "a.json": b"{}"})
+    writer.close()
+    return tmp_path
+
+
+def test_shards_are_found_and_said(synthetic_shards):
+    found = find_split(synthetic_shards, "train")
+    assert str(found) == f"sharded tars, as there is {synthetic_shards / 'shards' / 'train-000000.tar'}"
+    assert find_split(synthetic_shards, "val") is None
