@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import tarfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from conftest import REPOSITORY
 from faults.fuzzing import picture
 from faults.mutations import HOSTILE_SEGMENTS
 
-from densenet_suite.archives import ArchiveWriter
+from densenet_suite.archives import ArchiveWriter, scan
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.shards import read_shards
@@ -188,6 +189,17 @@ def test_labels_in_an_archive_that_cannot_be_read_are_told_before_that_there_are
     assert shards is not None
     with pytest.raises(DataError, match=r"train-000000\.tar!a\.json cannot be read"):
         read_shards("train", shards)
+
+
+def test_a_header_of_an_archive_that_asks_for_terabytes_is_refused(tmp_path: Path) -> None:
+    header = bytearray(tarfile.TarInfo("a").tobuf())
+    header[156:157] = b"x"
+    header[124:136] = b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(DataError, match=r"archive cannot be read: .*a\.tar"):
+        scan(tmp_path / "a.tar")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
