@@ -109,10 +109,11 @@ def scan(archive: Path) -> list[Member]:
     try:
         with tarfile.open(archive, "r:") as tar:
             return list(_members(archive, tar))
-    except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+    except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"archive cannot be read: {error}", where=str(archive)) from None
+        what = "a header asks for too much memory" if isinstance(error, MemoryError) else error
+        raise DataError(f"archive cannot be read: {what}", where=str(archive)) from None
 
 
 def _members(archive: Path, tar: tarfile.TarFile) -> Iterator[Member]:

@@ -4,8 +4,9 @@ A reader turns its files into `ListedImage`s and `ListedBox`es, with the place t
 mended and what stops a run, are here, and so a dataset gives the same objects in whatever format it is written.
 """
 
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -173,11 +174,12 @@ def to_number(text: str) -> float | None:
         return None
 
 
-def is_finite(values: Iterable[float], what: str, findings: Findings) -> bool:
+def is_finite(values: Sequence[float], what: str, findings: Findings) -> bool:
     """Say whether the numbers of a box are numbers; record the box where they are not."""
     if all(abs(value) < _BEYOND_PICTURES for value in values):
         return True
-    findings.error("box-not-finite", f"{what}: NaN or infinity, or as good as it")
+    finite = all(math.isfinite(value) for value in values)
+    findings.error("box-not-finite", f"{what}: {'far beyond any picture' if finite else 'NaN or infinity'}")
     return False
 
 

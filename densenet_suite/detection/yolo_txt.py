@@ -123,7 +123,7 @@ def _find_pictures(
     entries = given if isinstance(given, list) else [given]
     for entry in entries:
         place = _resolve(entry, (base,), data.parent) if isinstance(entry, str) and entry else None
-        if place is None:
+        if place is None or not _can_be(place):
             findings.error(
                 "file-outside",
                 f"{key}: {_short(entry)} is no place below the folder of the yaml",
@@ -168,8 +168,8 @@ def _resolve(entry: str, bases: Sequence[Path], root: Path) -> Path | None:
     text = entry.replace("\\", "/")
     forms = (text, re.sub(r"^(\.\./)+", "", text))
     candidates = [Path(os.path.normpath(base / form)) for form in forms for base in bases]
-    inside = [path for path in candidates if is_below(path, root) and _can_be(path)]
-    return next((path for path in inside if path.exists()), inside[0] if inside else None)
+    inside = [path for path in candidates if is_below(path, root)]
+    return next((path for path in inside if _can_be(path) and path.exists()), inside[0] if inside else None)
 
 
 def _can_be(path: Path) -> bool:

@@ -80,7 +80,7 @@ def mutate_json(value: Any, random: Random) -> bytes:
         if kind == 0:
             raw.append(random.choice(RAW))
             return f"@raw {len(raw) - 1}@"
-        return random.choice(TEXTS) if kind == 1 else random.choice(VALUES)
+        return random.choice(TEXTS) if kind == 1 else json.loads(json.dumps(random.choice(VALUES)))
 
     def change() -> None:
         nonlocal document

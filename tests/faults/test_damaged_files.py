@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+import tarfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from conftest import REPOSITORY
 from faults.fuzzing import picture
 from faults.mutations import HOSTILE_SEGMENTS
 
-from densenet_suite.archives import ArchiveWriter
+from densenet_suite.archives import ArchiveWriter, scan
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.shards import read_shards
@@ -166,7 +167,7 @@ def test_a_name_of_thousands_of_characters_in_a_yaml_is_no_place(tmp_path: Path)
 def test_a_box_of_numbers_whose_product_is_infinite_is_not_finite(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(picture("RGB", "PNG"))
     (tmp_path / "a.csv").write_text("image,xmin,ymin,xmax,ymax,class\na.png,1,1,1e200,1e200,cat\n")
-    with pytest.raises(DataError, match="NaN or infinity, or as good as it"):
+    with pytest.raises(DataError, match="far beyond any picture"):
         read_csv("train", tmp_path / "a.csv", tmp_path)
 
 
@@ -188,6 +189,17 @@ def test_labels_in_an_archive_that_cannot_be_read_are_told_before_that_there_are
     assert shards is not None
     with pytest.raises(DataError, match=r"train-000000\.tar!a\.json cannot be read"):
         read_shards("train", shards)
+
+
+def test_a_header_of_an_archive_that_asks_for_terabytes_is_refused(tmp_path: Path) -> None:
+    header = bytearray(tarfile.TarInfo("a").tobuf())
+    header[156:157] = b"x"
+    header[124:136] = b"\x80" + bytes(5) + b"\x20" + bytes(5)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(DataError, match=r"archive cannot be read: .*a\.tar"):
+        scan(tmp_path / "a.tar")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
