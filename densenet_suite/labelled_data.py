@@ -13,10 +13,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import lightning as L
 from torch.utils.data import DataLoader
 
+from densenet_suite.archives import file_that_holds
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
 from densenet_suite.pixel_cache import CachePlace, DiskCache, PixelCache, RamCache, cache_folder
+from densenet_suite.voxels import file_of
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
@@ -263,7 +265,8 @@ def linked_outside(files: Iterable[Path], root: Path) -> list[Path]:
     A link of a whole folder is the user's own way to put a dataset together, and is followed.
     """
     inside = root.resolve()
-    links = (path for path in files if path.is_symlink())
+    held = dict.fromkeys(file_that_holds(file_of(path)) for path in files)  # slices and members share theirs
+    links = (path for path in held if path.is_symlink())
     return [
         path
         for path in links

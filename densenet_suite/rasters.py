@@ -111,7 +111,8 @@ def read_raster(path: Path | str, bands: int | None = None) -> tuple[Array, Arra
         bands: how many are wanted, as in `with_bands`; None takes what there are.
 
     Raises:
-        DataError: as `open_raster` and `with_bands`, and for more than 100 million pixels, or fewer where there are many bands.
+        DataError: as `open_raster` and `with_bands`, and for more than 100 million pixels, or fewer where there are
+            many bands.
         MissingExtraError: the file takes rasterio, which is not installed.
     """
     with open_raster(path) as raster:

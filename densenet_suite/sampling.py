@@ -134,9 +134,7 @@ class ShardSampler(EpochOrder):
         return row[mixed[np.argsort(windows[mixed], kind="stable")]]
 
 
-def epoch_order(
-    shards: Sequence[Sequence[int]] | None, size: int, seed: int, rank: int, processes: int
-) -> EpochOrder:
+def epoch_order(shards: Sequence[Sequence[int]] | None, size: int, seed: int, rank: int, processes: int) -> EpochOrder:
     """Return the order for a dataset of files, or for one whose samples lie in shards."""
     if shards is None:
         return EpochSampler(size, seed, rank, processes)

@@ -26,7 +26,7 @@ from densenet_suite.detection.shards import read_shards
 from densenet_suite.detection.structures import IGNORE, ClassTable, DetectionBatch
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
-from densenet_suite.errors import ConfigError
+from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
 from densenet_suite.geojson_rasters import GeoJsonFiles
 from densenet_suite.geometry import Letterbox

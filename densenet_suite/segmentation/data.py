@@ -14,6 +14,7 @@ from densenet_suite.augment.capabilities import fit_to_data
 from densenet_suite.augment.masks import MaskAugment
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
+from densenet_suite.geojson_rasters import GeoJsonFiles
 from densenet_suite.labelled_data import SPLITS, LabelledData, Reading
 from densenet_suite.loading import Loader
 from densenet_suite.preprocess import Normalization
@@ -25,6 +26,7 @@ from densenet_suite.segmentation.datasets import SegmentationSet, hold_out, read
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles, find_split, name_split
 from densenet_suite.segmentation.masks import MaskCodec
+from densenet_suite.segmentation.pairing import PairedFiles
 from densenet_suite.segmentation.samples import SameSizeBatches, SegmentationSamples, collate, missing_pixel
 from densenet_suite.segmentation.statistics import normalization_for
 from densenet_suite.segmentation.structures import MaskClasses, SegmentationBatch
@@ -228,7 +230,7 @@ class SegmentationData(LabelledData[SegmentationSet]):
             return f"masks from polygons, as there is {files.annotations}"
         if isinstance(files, GeoJsonFiles):
             return str(files)
-        assert files is not None
+        assert isinstance(files, PairedFiles)
         layers = f", a folder for each of {', '.join(files.layers)}" if files.layers else ""
         return f"{len(files.pairs)} pairs of images and masks of the same names, as there is {files.where}{layers}"
 

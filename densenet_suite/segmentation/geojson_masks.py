@@ -37,6 +37,11 @@ class ShapeMask:
         """The file or folder of the labels, for messages."""
         return str(self.labels)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file or folder of the labels."""
+        return (self.labels,)
+
     def decode(self) -> DecodedMask:
         """Return the mask, uint8 [h w] or [k h w]."""
         if not self.classes.multilabel:

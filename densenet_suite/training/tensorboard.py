@@ -28,7 +28,7 @@ class OptionalTensorBoard(TensorBoardLogger):
         self._writing(super().log_metrics, metrics, step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Write none: the run folder has them."""
 
     @rank_zero_only
