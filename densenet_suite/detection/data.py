@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from densenet_suite.shards import ShardSplit
 logger = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
+_KEPT = 64  # pictures
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class DetectionSamples(Samples[Sample]):
         self.fill = tuple(fill)
         self.augment = DetectionAugment(policy, canvas, fill, seed, epochs) if policy else None
         self.cache = cache
+        self._latest: dict[int, _Trained] = {}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -143,13 +145,11 @@ class DetectionSamples(Samples[Sample]):
 
     def boxes(self, index: int) -> Array:
         """Return the boxes that are trained on, [n 4] in pixels of the file, clipped to the picture."""
-        entry = self.source.images[index]
-        return entry.objects.clipped(entry.height, entry.width)[_trained(entry)]
+        return self._trained(index).boxes
 
     def polygons(self, index: int, row: int) -> list[Array]:
         """Return the outlines of one of these objects, [p 2] in pixels of the file; none where it has no polygons."""
-        entry = self.source.images[index]
-        outlines = entry.objects.segmentations[_trained(entry)[row]]
+        outlines = self.source.images[index].objects.segmentations[self._trained(index).rows[row]]
         if not isinstance(outlines, list):
             return []
         return [np.asarray(outline, np.float64).reshape(-1, 2) for outline in outlines if len(outline) >= 6]
@@ -158,17 +158,32 @@ class DetectionSamples(Samples[Sample]):
         """Return the label of each object, which is looked up where it comes from."""
         labels = np.empty(len(origins), np.int64)
         for index in set(origins[:, 0].tolist()):
-            entry = self.source.images[index]
             rows = origins[:, 0] == index
-            labels[rows] = entry.objects.labels[_trained(entry)[origins[rows, 1]]]
+            labels[rows] = self._trained(index).labels[origins[rows, 1]]
         return labels
 
+    def _trained(self, index: int) -> "_Trained":
+        """Return the objects of a picture that are trained on; those of the few pictures of a sample are kept."""
+        if index not in self._latest:
+            if len(self._latest) >= _KEPT:
+                self._latest.clear()
+            self._latest[index] = _Trained.of(self.source.images[index])
+        return self._latest[index]
 
-def _trained(entry: LabelledImage) -> Array:
-    """Return the rows of the objects that are trained on: all but crowd regions and what lies outside."""
-    boxes = entry.objects.clipped(entry.height, entry.width)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return np.flatnonzero(~entry.objects.crowd & (sides > 0).all(1))
+
+class _Trained(NamedTuple):
+    """The objects that are trained on, all but crowd regions and what lies outside: their rows, boxes and labels."""
+
+    rows: Array
+    boxes: Array
+    labels: Array
+
+    @classmethod
+    def of(cls, entry: LabelledImage) -> Self:
+        boxes = entry.objects.clipped(entry.height, entry.width)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        rows = np.flatnonzero(~entry.objects.crowd & (sides > 0).all(1))
+        return cls(rows, boxes[rows], entry.objects.labels[rows])
 
 
 def collate(samples: Sequence[Sample]) -> DetectionBatch:
@@ -183,9 +198,9 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
         images=stack_images([sample.image for sample in samples]),
         boxes=boxes,
         labels=labels,
-        indices=torch.tensor([sample.index for sample in samples]),
-        sizes=torch.tensor([sample.size for sample in samples]),
-        scales=torch.tensor([sample.scale for sample in samples]),
+        indices=torch.from_numpy(np.array([sample.index for sample in samples], np.int64)),
+        sizes=torch.from_numpy(np.array([sample.size for sample in samples], np.int64)),
+        scales=torch.from_numpy(np.array([sample.scale for sample in samples], np.float32)),
     )
 
 

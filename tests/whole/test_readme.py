@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("readme")
     (root / "configs").symlink_to(REPOSITORY / "configs")
     data = synthetic.write_synthetic(root / "my-data", {"train": 8, "val": 3}, size=(64, 96))
+    boxes = synthetic.write_synthetic(root / "boxes", {"train": 10}, size=(64, 96))  # what `data` is told of
+    shutil.rmtree(boxes / "masks")
     (root / "photos").mkdir()
     Image.open(data / "images" / "val" / "val_0000.jpg").save(root / "photos" / "one.png")
     return root
@@ -57,11 +60,15 @@ def test_every_command_of_the_readme_runs(
     monkeypatch.chdir(folder)
     given = commands("densenet-suite")
     verbs = {command[1] for command in given}
-    assert verbs == {"train", "evaluate", "predict", "config", "models", "doctor"}
+    assert verbs == {"train", "evaluate", "predict", "data", "config", "models", "doctor"}
     for command in given:
+        if command[1] == "data":
+            command = ["boxes" if part == "my-data" else part for part in command]
         short = [*SHORT, *OF_TASK[Path(command[2]).stem.partition("_")[0]]] if command[1] == "train" else []
         run(command[1:] + short)
     assert (folder / "found" / "predictions.csv").is_file()
+    assert (folder / "out" / "Annotations").is_dir()
+    assert list((folder / "sheets").glob("*.png"))
     assert (folder / "segmented" / "masks" / "one.png").is_file()
 
 
