@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from densenet_suite.archives import open_binary
+from densenet_suite.archives.members import open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.images import open_image, read_header

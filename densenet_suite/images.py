@@ -23,7 +23,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from densenet_suite.archives import file_size, member_of, open_binary, source_of
+from densenet_suite.archives.members import file_size, member_of, open_binary, source_of
 from densenet_suite.errors import DataError
 from densenet_suite.jpeg import decode_jpeg, reduction
 from densenet_suite.pixel_cache import PixelCache

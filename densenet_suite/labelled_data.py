@@ -13,12 +13,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import lightning as L
 from torch.utils.data import DataLoader
 
-from densenet_suite.archives import file_that_holds
+from densenet_suite.archives.members import file_that_holds
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
 from densenet_suite.pixel_cache import CachePlace, DiskCache, PixelCache, RamCache, cache_folder
-from densenet_suite.voxels import file_of
+from densenet_suite.volumes.voxels import file_of
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")

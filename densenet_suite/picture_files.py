@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from densenet_suite.archives import member_of, open_binary
+from densenet_suite.archives.members import member_of, open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.images import IMAGE_SUFFIXES, open_image

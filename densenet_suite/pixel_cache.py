@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from densenet_suite.archives import file_that_holds
+from densenet_suite.archives.members import file_that_holds
 from densenet_suite.errors import ConfigError
 
 Array = np.ndarray[Any, Any]

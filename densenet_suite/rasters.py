@@ -18,15 +18,15 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from densenet_suite.archives import open_binary, source_of
+from densenet_suite.archives.members import open_binary, source_of
 from densenet_suite.errors import DataError, MissingExtraError
-from densenet_suite.geotiff import Georeference, describe_geotiff, open_geotiff, reading
+from densenet_suite.geo.geotiff import Georeference, describe_geotiff, open_geotiff, reading
 from densenet_suite.images import MAX_PIXELS, PILLOW_ERRORS, ImageRecord, read_deep_png, read_header, read_image
 from densenet_suite.installed import is_installed
 from densenet_suite.reader_warnings import without_reader_warnings
 from densenet_suite.tiles import Window
-from densenet_suite.volumes import is_volume, open_volume
-from densenet_suite.voxels import Volume, parse_slice, slice_path
+from densenet_suite.volumes.scenes import is_volume, open_volume
+from densenet_suite.volumes.voxels import Volume, parse_slice, slice_path
 
 Array = np.ndarray[Any, Any]
 

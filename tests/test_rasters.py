@@ -7,7 +7,7 @@ import rasterio
 from PIL import ExifTags, Image
 
 from densenet_suite.errors import DataError, MissingExtraError
-from densenet_suite.geotiff import Georeference, GeoTiffWriter
+from densenet_suite.geo.geotiff import Georeference, GeoTiffWriter
 from densenet_suite.images import read_image
 from densenet_suite.rasters import check_bands, open_raster, read_raster, read_thumbnail, with_bands
 from densenet_suite.tiles import Window

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from densenet_suite.archives import shard_groups
+from densenet_suite.archives.members import shard_groups
+from densenet_suite.archives.shards import ShardSplit
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.augment.capabilities import fit_to_data
 from densenet_suite.augment.detection import DetectionAugment
@@ -28,14 +29,13 @@ from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
-from densenet_suite.geojson_rasters import GeoJsonFiles
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles
 from densenet_suite.geometry import Letterbox
 from densenet_suite.images import read_cached
 from densenet_suite.labelled_data import LabelledData, Reading
 from densenet_suite.loading import AUGMENTING, READING, Loader, Samples
 from densenet_suite.pixel_cache import PixelCache
 from densenet_suite.sampling import SampleKey, SequentialShard, epoch_order
-from densenet_suite.shards import ShardSplit
 
 logger = logging.getLogger(__name__)
 

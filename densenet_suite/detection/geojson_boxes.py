@@ -6,8 +6,8 @@ from densenet_suite.detection.annotation_checks import ListedBox, ListedImage, a
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.findings import Findings
-from densenet_suite.geojson import CLASS_PROPERTIES, Shape
-from densenet_suite.geojson_rasters import GeoJsonFiles, read_shapes
+from densenet_suite.geo.geojson import CLASS_PROPERTIES, Shape
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles, read_shapes
 
 ONLY_CLASS = "object"
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import yaml
 
+from densenet_suite.archives.shards import ShardSplit, find_shards
 from densenet_suite.errors import DataError
-from densenet_suite.geojson_rasters import GeoJsonFiles, find_geojson
-from densenet_suite.shards import ShardSplit, find_shards
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles, find_geojson
 
 Format = Literal["coco", "voc", "yolo", "csv", "geojson", "shards"]
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

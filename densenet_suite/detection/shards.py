@@ -1,4 +1,4 @@
-"""Boxes in sharded tars: `key.json` beside the picture of each sample; see `densenet_suite.shards` for the archives.
+"""Boxes in sharded tars: `key.json` beside the picture of each sample; see `archives.shards` for the tars.
 
 A sample's JSON holds `boxes` (xyxy in pixels) and `labels` (names of classes), of equal length, and, where they are
 known, `crowd` (0 or 1), `areas`, `ids` and `segmentations` of the objects, and `id`, `height`, `width` of the picture.
@@ -12,7 +12,8 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from densenet_suite.archives import ArchiveWriter, open_binary
+from densenet_suite.archives.members import ArchiveWriter, open_binary
+from densenet_suite.archives.shards import FOLDER, ShardSample, ShardSplit, sample_keys, write_index
 from densenet_suite.detection.coco_json import four_numbers, read_content
 from densenet_suite.detection.coordinates import side_between
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage
@@ -22,7 +23,6 @@ from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.images import IMAGE_SUFFIXES
 from densenet_suite.picture_files import picture_names
-from densenet_suite.shards import FOLDER, ShardSample, ShardSplit, sample_keys, write_index
 
 _OPTIONAL = {"areas": "area", "crowd": "iscrowd", "ids": "id", "segmentations": "segmentation"}
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.geojson_rasters import GeoJsonFiles
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles
 from densenet_suite.images import DamagedImageError, ImageRecord
 from densenet_suite.rasters import read_raster
 from densenet_suite.sampling import held_out
@@ -26,7 +26,7 @@ from densenet_suite.segmentation.pairing import PairedFiles
 from densenet_suite.segmentation.scene_files import read_scene_header
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
 from densenet_suite.segmentation.volume_pairs import cut_volumes
-from densenet_suite.voxels import file_of
+from densenet_suite.volumes.voxels import file_of
 
 Array = np.ndarray[Any, Any]
 _READERS = 8

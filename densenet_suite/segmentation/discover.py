@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from densenet_suite.errors import ConfigError, DataError
-from densenet_suite.geojson_rasters import GeoJsonFiles
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles
 from densenet_suite.segmentation.class_table import RawValue, RawValues, list_values, name_classes, pack_colours, tally
 from densenet_suite.segmentation.coco_masks import BACKGROUND, read_categories
 from densenet_suite.segmentation.geojson_masks import read_class_names
@@ -19,7 +19,7 @@ from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
 from densenet_suite.segmentation.scene_files import MaskError, read_raw_mask
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
-from densenet_suite.volumes import slice_paths
+from densenet_suite.volumes.scenes import slice_paths
 
 Array = np.ndarray[Any, Any]
 FOREGROUND = "foreground"

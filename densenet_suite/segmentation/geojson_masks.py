@@ -13,8 +13,8 @@ import numpy as np
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.geojson import CLASS_PROPERTIES, Shape
-from densenet_suite.geojson_rasters import GeoJsonFiles, RasterShapes, read_shapes
+from densenet_suite.geo.geojson import CLASS_PROPERTIES, Shape
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles, RasterShapes, read_shapes
 from densenet_suite.registry import did_you_mean
 from densenet_suite.segmentation.masks import DecodedMask
 from densenet_suite.segmentation.structures import MaskClasses

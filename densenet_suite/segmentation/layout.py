@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from densenet_suite.archives.shards import find_shards
 from densenet_suite.errors import DataError
-from densenet_suite.geojson_rasters import GeoJsonFiles, find_geojson
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles, find_geojson
 from densenet_suite.segmentation.pair_shards import pair_samples
 from densenet_suite.segmentation.pair_table import find_table, read_table
 from densenet_suite.segmentation.pairing import (
@@ -16,7 +17,6 @@ from densenet_suite.segmentation.pairing import (
     path_key,
     without_ending,
 )
-from densenet_suite.shards import find_shards
 
 _MASK_FOLDERS = ("masks", "annotations", "labels")
 _NNUNET = {"train": "Tr", "test": "Ts"}

@@ -1,15 +1,15 @@
 """Images and masks in sharded tars: `key.jpg` and `key.mask.png`, or a mask for each class, `key.mask-0.png` and so on.
 
-See `densenet_suite.shards` for the archives. This module needs no torch.
+See `densenet_suite.archives.shards` for the archives. This module needs no torch.
 """
 
 import re
 from pathlib import Path
 
+from densenet_suite.archives.shards import ShardSample, ShardSplit
 from densenet_suite.errors import DataError
 from densenet_suite.images import IMAGE_SUFFIXES
 from densenet_suite.segmentation.pairing import Pair, PairedFiles
-from densenet_suite.shards import ShardSample, ShardSplit
 
 _MASK = re.compile(r"(?:mask|seg)(?:-(\d{1,4}))?\.(?:png|tiff?|bmp|gif)")
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from densenet_suite.dicom import is_dicom
 from densenet_suite.errors import DataError
 from densenet_suite.images import IMAGE_SUFFIXES
-from densenet_suite.volumes import channel_of, without_channel
-from densenet_suite.voxels import NIFTI_ENDINGS, VOLUME_ENDINGS, ending_of
+from densenet_suite.volumes.dicom import is_dicom
+from densenet_suite.volumes.scenes import channel_of, without_channel
+from densenet_suite.volumes.voxels import NIFTI_ENDINGS, VOLUME_ENDINGS, ending_of
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

@@ -20,7 +20,7 @@ from densenet_suite.segmentation.model import Segmenter
 from densenet_suite.segmentation.scenes import OVERLAP, TILE, Rows, plan_tiles, segment_scene
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
 from densenet_suite.tiles import Window
-from densenet_suite.volumes import slice_paths
+from densenet_suite.volumes.scenes import slice_paths
 
 Array = np.ndarray[Any, Any]
 

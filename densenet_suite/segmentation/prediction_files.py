@@ -19,12 +19,12 @@ import numpy as np
 
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.files import atomic_write
-from densenet_suite.geotiff import GeoTiffWriter
+from densenet_suite.geo.geotiff import GeoTiffWriter
 from densenet_suite.segmentation.prediction import Segmentation, draw_scene, drawing_step
 from densenet_suite.segmentation.scenes import Rows
 from densenet_suite.segmentation.structures import IGNORE
 from densenet_suite.segmentation.volume_files import VolumeFiles
-from densenet_suite.voxels import ending_of, file_of
+from densenet_suite.volumes.voxels import ending_of, file_of
 
 Array = np.ndarray[Any, Any]
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from densenet_suite.archives import open_binary
+from densenet_suite.archives.members import open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import FaultError
 from densenet_suite.images import ImageRecord, open_image, read_header
 from densenet_suite.rasters import open_raster, read_raster
-from densenet_suite.volumes import is_volume
+from densenet_suite.volumes.scenes import is_volume
 
 Array = np.ndarray[Any, Any]
 RASTER_SUFFIXES = (".tif", ".tiff")  # of which the reader of pictures may see only a part

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from densenet_suite.archives import ArchiveWriter, open_binary
+from densenet_suite.archives.members import ArchiveWriter, open_binary
+from densenet_suite.archives.shards import FOLDER, sample_keys, write_index
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.picture_files import picture_names
 from densenet_suite.segmentation.class_file import ClassFile
 from densenet_suite.segmentation.datasets import SegmentationSet
 from densenet_suite.segmentation.mask_writer import png
-from densenet_suite.shards import FOLDER, sample_keys, write_index
 
 
 def write_shards(sets: Mapping[str, SegmentationSet], root: Path, *, limit: int = 256 * 2**20) -> dict[str, Findings]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from densenet_suite.nifti import write_nifti
 from densenet_suite.rasters import VolumeSlice
 from densenet_suite.segmentation.structures import IGNORE
+from densenet_suite.volumes.nifti import write_nifti
 
 Array = np.ndarray[Any, Any]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.segmentation.pairing import Pair
-from densenet_suite.volume_cache import VOLUMES
-from densenet_suite.volumes import is_volume, open_volume
-from densenet_suite.voxels import Volume, differences, parse_slice, slice_path
+from densenet_suite.volumes.cache import VOLUMES
+from densenet_suite.volumes.scenes import is_volume, open_volume
+from densenet_suite.volumes.voxels import Volume, differences, parse_slice, slice_path
 
 _PLANES_DIFFER = "a network learns one view best: volumes of another plane could be a dataset of their own"
 

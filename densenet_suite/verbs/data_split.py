@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from densenet_suite.division import join, stratify
+from densenet_suite.division.grouping import duplicates, named_groups, patients, scenes
+from densenet_suite.division.stratification import join, stratify
 from densenet_suite.errors import ConfigError
-from densenet_suite.footprints import blocks, default_block, read_footprints, too_near
-from densenet_suite.grouping import duplicates, named_groups, patients, scenes
+from densenet_suite.geo.footprints import blocks, default_block, read_footprints, too_near
 from densenet_suite.verbs.dataset import OpenedDataset, open_dataset
-from densenet_suite.voxels import file_of
+from densenet_suite.volumes.voxels import file_of
 
 Array = np.ndarray[Any, Any]
 By = Literal["image", "group", "patient", "scene", "block"]

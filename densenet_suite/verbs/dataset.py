@@ -10,7 +10,7 @@ from densenet_suite.config.schema import Config
 from densenet_suite.config.tasks import TASKS
 from densenet_suite.detection import layout as boxes
 from densenet_suite.errors import ConfigError, DataError, SuiteError
-from densenet_suite.geojson_rasters import GeoJsonFiles
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles
 from densenet_suite.registry import did_you_mean
 from densenet_suite.segmentation import layout as masks
 from densenet_suite.segmentation.pairing import PairedFiles

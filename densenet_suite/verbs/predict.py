@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from densenet_suite.errors import ConfigError
 from densenet_suite.images import find_images
 from densenet_suite.modelfile import model_file, read_card
-from densenet_suite.volumes import find_scenes
+from densenet_suite.volumes.scenes import find_scenes
 
 if TYPE_CHECKING:
     from densenet_suite.detection.prediction import Prediction

@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from densenet_suite.detection import layout as boxes
+from densenet_suite.division.split_files import (
+    NewFiles,
+    box_tables,
+    coco_files,
+    lists,
+    mask_table,
+    relative,
+    yolo_files,
+)
 from densenet_suite.errors import DataError
 from densenet_suite.segmentation import layout as masks
 from densenet_suite.segmentation.pairing import PairedFiles, path_key
-from densenet_suite.split_files import NewFiles, box_tables, coco_files, lists, mask_table, relative, yolo_files
 from densenet_suite.verbs.dataset import OpenedDataset
 
 SplitOf = Mapping[Path, str | None]

@@ -6,12 +6,12 @@ import json
 import pytest
 from PIL import Image
 
-from densenet_suite.archives import ArchiveWriter
+from densenet_suite.archives.members import ArchiveWriter
+from densenet_suite.archives.shards import find_shards, write_index
 from densenet_suite.detection.data import DetectionData
 from densenet_suite.detection.shards import read_shards, write_shards
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.shards import find_shards, write_index
 
 
 def _png(size=(40, 30)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from densenet_suite.archives import ArchiveWriter
+from densenet_suite.archives.members import ArchiveWriter
 from densenet_suite.detection.layout import CocoFile, CsvFile, VocFolder, YoloFile, find_images, find_split, name_split
 from densenet_suite.errors import DataError
 from densenet_suite.labelled_data import SPLITS

@@ -21,6 +21,7 @@ import yaml
 from faults.mutations import mutate_bytes, mutate_jpeg, mutate_json, mutate_png, mutate_tar, mutate_text, mutate_tiff
 from PIL import Image, PngImagePlugin
 
+from densenet_suite.archives.shards import ShardSplit, write_index
 from densenet_suite.config.load import load_config
 from densenet_suite.detection import layout as box_layout
 from densenet_suite.detection.coco_json import read_coco
@@ -38,7 +39,6 @@ from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import Pair, PairedFiles
 from densenet_suite.segmentation.structures import IGNORE
-from densenet_suite.shards import ShardSplit, write_index
 
 HEIGHT, WIDTH = 18, 24
 _TABLE = {"background": 0, "road": 1, "roof": [2, 3]}

@@ -16,7 +16,8 @@ from conftest import REPOSITORY
 from faults.fuzzing import picture
 from faults.mutations import HOSTILE_SEGMENTS
 
-from densenet_suite.archives import ArchiveWriter, scan
+from densenet_suite.archives.members import ArchiveWriter, scan
+from densenet_suite.archives.shards import find_shards
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.shards import read_shards
@@ -29,7 +30,6 @@ from densenet_suite.reader_warnings import without_reader_warnings
 from densenet_suite.segmentation.datasets import read_segmentation
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import CocoFile, find_split
-from densenet_suite.shards import find_shards
 
 CASES = 2000
 

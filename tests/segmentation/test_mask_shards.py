@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densenet_suite.archives import ArchiveWriter
+from densenet_suite.archives.members import ArchiveWriter
+from densenet_suite.archives.shards import write_index
 from densenet_suite.errors import DataError
 from densenet_suite.segmentation.layout import find_split
-from densenet_suite.shards import write_index
 
 
 def _png(array):

@@ -15,7 +15,7 @@ from densenet_suite.segmentation.model import Segmenter
 from densenet_suite.segmentation.prediction import SegmentationPredictor
 from densenet_suite.segmentation.prediction_files import save_segmentations
 from densenet_suite.segmentation.structures import IGNORE, MaskClasses
-from densenet_suite.voxels import slice_path
+from densenet_suite.volumes.voxels import slice_path
 
 CLASSES = MaskClasses(("air", "body", "nodule"), ((0, 0, 0), (0, 0, 255), (255, 0, 0)))
 

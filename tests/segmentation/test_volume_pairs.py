@@ -15,8 +15,8 @@ from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import find_split
 from densenet_suite.segmentation.pairing import Pair, pair_folders
 from densenet_suite.segmentation.volume_pairs import cut_volumes
-from densenet_suite.volumes import find_scenes
-from densenet_suite.voxels import file_of
+from densenet_suite.volumes.scenes import find_scenes
+from densenet_suite.volumes.voxels import file_of
 
 
 def case(root, name, split="train", image="RAS", mask="RAS", shape=(16, 20, 12)):

@@ -14,7 +14,7 @@ import densenet_suite as ds
 from densenet_suite.cli import app
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.verbs.dataset import open_dataset
-from densenet_suite.voxels import file_of
+from densenet_suite.volumes.voxels import file_of
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import numpy as np
 
 from densenet_suite.errors import DataError, MissingExtraError
 from densenet_suite.findings import Findings
-from densenet_suite.geojson import Shape, ShapeFile, read_geojson
-from densenet_suite.geotiff import Georeference, open_geotiff
+from densenet_suite.geo.geojson import Shape, ShapeFile, read_geojson
+from densenet_suite.geo.geotiff import Georeference, open_geotiff
 from densenet_suite.images import IMAGE_SUFFIXES
 from densenet_suite.installed import is_installed
 

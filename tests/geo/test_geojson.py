@@ -11,8 +11,8 @@ from densenet_suite.detection.geojson_boxes import read_geojson_boxes
 from densenet_suite.detection.layout import find_split as find_boxes
 from densenet_suite.errors import ConfigError, DataError, MissingExtraError
 from densenet_suite.findings import Findings
-from densenet_suite.geojson import crosses_itself, read_geojson
-from densenet_suite.geojson_rasters import GeoJsonFiles, read_shapes
+from densenet_suite.geo.geojson import crosses_itself, read_geojson
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles, read_shapes
 from densenet_suite.segmentation.datasets import read_segmentation
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import find_split, name_split
@@ -293,7 +293,7 @@ def test_a_folder_of_polygons_has_to_be_told_what_it_is_for(tmp_path):
 def test_polygons_without_rasterio_name_the_extra(tmp_path, monkeypatch):
     root = dataset(tmp_path, feature(box(5, 5, 15, 15)))
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    monkeypatch.setattr("densenet_suite.geojson_rasters.is_installed", lambda package: False)
+    monkeypatch.setattr("densenet_suite.geo.geojson_rasters.is_installed", lambda package: False)
 
     with pytest.raises(MissingExtraError, match=r"densenet-suite\[geo\]"):
         read_shapes(find_split(root, "train"), Findings("x"))

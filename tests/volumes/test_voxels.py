@@ -6,7 +6,7 @@ import pytest
 from volume_files import patient, stored_as, tilted
 
 from densenet_suite.errors import DataError
-from densenet_suite.voxels import (
+from densenet_suite.volumes.voxels import (
     VoxelGrid,
     check_grid,
     differences,

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from densenet_suite.archives import member_of
+from densenet_suite.archives.members import member_of
 from densenet_suite.errors import DataError
 from densenet_suite.images import DamagedImageError, ImageRecord
 from densenet_suite.reader_warnings import without_reader_warnings

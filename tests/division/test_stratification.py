@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densenet_suite.division import join, stratify
+from densenet_suite.division.stratification import join, stratify
 from densenet_suite.errors import DataError
 
 SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}

@@ -18,8 +18,8 @@ import numpy as np
 
 from densenet_suite.errors import DataError
 from densenet_suite.files import atomic_write
-from densenet_suite.volume_cache import VOLUMES
-from densenet_suite.voxels import Volume, VoxelGrid, check_grid
+from densenet_suite.volumes.cache import VOLUMES
+from densenet_suite.volumes.voxels import Volume, VoxelGrid, check_grid
 
 Array = np.ndarray[Any, Any]
 

@@ -4,7 +4,7 @@ import rasterio
 from rasterio.warp import transform
 
 from densenet_suite.errors import DataError, MissingExtraError
-from densenet_suite.footprints import blocks, default_block, read_footprints, too_near
+from densenet_suite.geo.footprints import blocks, default_block, read_footprints, too_near
 
 
 def tile(path, east, north, epsg=32631, side=100, pixels=10):
@@ -84,6 +84,6 @@ def test_a_picture_without_a_place_is_refused(tmp_path):
 
 
 def test_without_rasterio_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("densenet_suite.footprints.is_installed", lambda package: False)
+    monkeypatch.setattr("densenet_suite.geo.footprints.is_installed", lambda package: False)
     with pytest.raises(MissingExtraError, match=r"densenet-suite\[geo\]"):
         read_footprints([tmp_path / "a.tif"])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from densenet_suite.archives import ArchiveWriter
+from densenet_suite.archives.members import ArchiveWriter
+from densenet_suite.archives.shards import find_shards, sample_keys, verify, write_index
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.shards import find_shards, sample_keys, verify, write_index
 
 
 def _png(colour=(0, 0, 0)):

@@ -16,8 +16,16 @@ import numpy as np
 from densenet_suite.errors import DataError, MissingExtraError
 from densenet_suite.images import find_images
 from densenet_suite.installed import is_installed
-from densenet_suite.volume_cache import Stamp, stamp
-from densenet_suite.voxels import NIFTI_ENDINGS, VOLUME_ENDINGS, Volume, differences, ending_of, parse_slice, slice_path
+from densenet_suite.volumes.cache import Stamp, stamp
+from densenet_suite.volumes.voxels import (
+    NIFTI_ENDINGS,
+    VOLUME_ENDINGS,
+    Volume,
+    differences,
+    ending_of,
+    parse_slice,
+    slice_path,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -130,7 +138,7 @@ def find_scenes(source: Path | str) -> list[Path]:
 
 
 def _volumes_in(folder: Path) -> list[Path]:
-    from densenet_suite.dicom import dicom_files, is_series
+    from densenet_suite.volumes.dicom import dicom_files, is_series
 
     files = dicom_files(folder)
     if files:
@@ -144,11 +152,11 @@ def _volumes_in(folder: Path) -> list[Path]:
 def _open(path: Path, when: Stamp) -> Volume:
     if ending_of(path) in NIFTI_ENDINGS and not path.is_dir():
         require("nibabel", path)
-        from densenet_suite.nifti import NiftiVolume
+        from densenet_suite.volumes.nifti import NiftiVolume
 
         return NiftiVolume(path)
     require("pydicom", path)
-    from densenet_suite.dicom_series import DicomVolume
+    from densenet_suite.volumes.dicom_series import DicomVolume
 
     return DicomVolume(path)
 

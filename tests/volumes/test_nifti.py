@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from volume_files import SECRETS, patient, read_back, stored_as, write_nifti
 
-from densenet_suite import nifti, volume_cache
 from densenet_suite.errors import DataError, MissingExtraError
-from densenet_suite.nifti import NiftiVolume
 from densenet_suite.rasters import open_raster, read_raster
-from densenet_suite.volumes import open_volume
-from densenet_suite.voxels import slice_path
+from densenet_suite.volumes import cache as volume_cache
+from densenet_suite.volumes import nifti
+from densenet_suite.volumes.nifti import NiftiVolume
+from densenet_suite.volumes.scenes import open_volume
+from densenet_suite.volumes.voxels import slice_path
 
 
 def axial(path, index):
@@ -142,7 +143,7 @@ def test_colours_and_further_axes_are_refused(tmp_path):
 def test_a_volume_without_nibabel_names_the_extra(tmp_path, monkeypatch):
     path = write_nifti(tmp_path / "case.nii", *patient())
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    monkeypatch.setattr("densenet_suite.volumes.is_installed", lambda package: package != "nibabel")
+    monkeypatch.setattr("densenet_suite.volumes.scenes.is_installed", lambda package: package != "nibabel")
 
     with pytest.raises(MissingExtraError, match=r"densenet-suite\[medical\]"):
         open_volume(path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from densenet_suite.archives import Member, scan
+from densenet_suite.archives.members import Member, scan
 from densenet_suite.errors import DataError
 from densenet_suite.files import write_json
 from densenet_suite.findings import Findings

@@ -17,11 +17,11 @@ from pydicom.uid import (
 )
 from volume_files import SECRETS, dicom_file, patient, series, stored_as, tilted, write_nifti
 
-from densenet_suite.dicom import is_dicom
 from densenet_suite.errors import DataError, MissingExtraError
 from densenet_suite.rasters import open_raster, read_raster
-from densenet_suite.volumes import find_scenes, open_volume, slice_paths
-from densenet_suite.voxels import differences, slice_path
+from densenet_suite.volumes.dicom import is_dicom
+from densenet_suite.volumes.scenes import find_scenes, open_volume, slice_paths
+from densenet_suite.volumes.voxels import differences, slice_path
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_a_folder_means_its_pictures_volumes_and_series(tmp_path, scan):
 def test_a_series_without_pydicom_names_the_extra(tmp_path, scan, monkeypatch):
     folder = series(tmp_path / "case", *scan)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    monkeypatch.setattr("densenet_suite.volumes.is_installed", lambda package: package != "pydicom")
+    monkeypatch.setattr("densenet_suite.volumes.scenes.is_installed", lambda package: package != "pydicom")
 
     for ask in (open_volume, find_scenes):
         with pytest.raises(MissingExtraError, match=r"densenet-suite\[medical\]"):

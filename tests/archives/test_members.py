@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densenet_suite.archives import ArchiveWriter, file_size, member_of, open_binary, scan, shard_groups
+from densenet_suite.archives.members import ArchiveWriter, file_size, member_of, open_binary, scan, shard_groups
 from densenet_suite.errors import DataError
 from densenet_suite.images import read_header, read_image
 from densenet_suite.rasters import read_raster

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from densenet_suite.dicom import dicom_files, is_dicom, patient_of
 from densenet_suite.errors import ConfigError, DataError
-from densenet_suite.volumes import require, without_channel
-from densenet_suite.voxels import ending_of
+from densenet_suite.volumes.dicom import dicom_files, is_dicom, patient_of
+from densenet_suite.volumes.scenes import require, without_channel
+from densenet_suite.volumes.voxels import ending_of
 
 _BIDS = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/])")
 _PIECE = 2**20

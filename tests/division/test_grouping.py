@@ -6,8 +6,8 @@ import pytest
 from volume_files import SECRETS, dicom_file, series, stored_as
 from volume_files import patient as volume
 
+from densenet_suite.division.grouping import duplicates, named_groups, patients, scenes
 from densenet_suite.errors import ConfigError, DataError
-from densenet_suite.grouping import duplicates, named_groups, patients, scenes
 
 
 def test_a_group_is_what_an_expression_finds_in_the_name(tmp_path):

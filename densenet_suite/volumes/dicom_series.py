@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from densenet_suite.dicom import Frame, decode, dicom_files, read_frames
 from densenet_suite.errors import DataError
-from densenet_suite.volume_cache import VOLUMES
-from densenet_suite.voxels import Volume, VoxelGrid, check_grid
+from densenet_suite.volumes.cache import VOLUMES
+from densenet_suite.volumes.dicom import Frame, decode, dicom_files, read_frames
+from densenet_suite.volumes.voxels import Volume, VoxelGrid, check_grid
 
 Array = np.ndarray[Any, Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from densenet_suite.errors import DataError, MissingExtraError
-from densenet_suite.geotiff import open_geotiff
+from densenet_suite.geo.geotiff import open_geotiff
 from densenet_suite.installed import is_installed
 
 Array = np.ndarray[Any, Any]

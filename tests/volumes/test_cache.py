@@ -3,7 +3,7 @@ import threading
 
 import numpy as np
 
-from densenet_suite.volume_cache import VolumeCache
+from densenet_suite.volumes.cache import VolumeCache
 
 
 def files(tmp_path, names="abc"):

@@ -1,0 +1,1 @@
+"""Files inside tar archives, and datasets in sharded ones."""

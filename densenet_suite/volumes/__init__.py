@@ -1,0 +1,1 @@
+"""Volumes as scenes of slices: NIfTI files and DICOM series."""
