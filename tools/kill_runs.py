@@ -34,7 +34,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
-    folder = Path(tempfile.mkdtemp(prefix="kill-runs-"))
+    with tempfile.TemporaryDirectory(prefix="kill-runs-") as folder:
+        compare(Path(folder), options)
+
+
+def compare(folder: Path, options: argparse.Namespace) -> None:
     overrides = [*options.overrides, "train.save_minutes=0", "data.workers=0"]
     whole = make_run(options.config, folder, "whole", overrides)
     began = time.monotonic()
@@ -45,14 +49,8 @@ def main() -> None:
     )
     killed = make_run(options.config, folder, "killed", overrides)
     number = getattr(signal, f"SIG{options.signal}")
-    writing = kill_until_done(
-        killed,
-        options.kills,
-        options.longest,
-        number,
-        random.Random(options.seed),
-        lambda text: print(text, flush=True),
-    )
+    rng = random.Random(options.seed)
+    writing = kill_until_done(killed, options.kills, options.longest, number, rng, lambda text: print(text, flush=True))
     try:
         assert_same_end(killed, whole)
     except AssertionError as error:
