@@ -62,7 +62,7 @@ def test_everything_that_a_set_holds_is_held(synthetic, tmp_path):
     lost = write_shards(sets, tmp_path / "out", limit=20_000)
     assert not any(list(findings) for findings in lost.values())
     data = DetectionData(tmp_path / "out", (64, 64), 1)
-    assert len(data._files("train").archives) > 2
+    assert len(data.files("train").archives) > 2
     assert data.recognised("val") == f"sharded tars, as there is {tmp_path / 'out' / 'shards' / 'val-000000.tar'}"
     for name, theirs in sets.items():
         ours = data.split(name)

@@ -67,6 +67,7 @@ def test_the_report_counts_what_there_is():
         "crowd_regions": 1,
         "classes": {"cat": 1, "dog": 2, "cow": 0},
         "findings": findings.to_list(),
+        "damaged": [],
     }
 
 

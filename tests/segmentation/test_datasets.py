@@ -82,6 +82,7 @@ def test_pixels_are_counted(write):
             "car": {"pixels": 1, "images": 1},
         },
         "findings": [],
+        "damaged": [],
     }
 
 

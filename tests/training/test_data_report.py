@@ -15,7 +15,7 @@ MODULE = SimpleNamespace(device=torch.device("cpu"))
 
 def _report(root, folder, skip=True):
     data = DetectionData(root, (64, 96), 4, workers=0, reading=Reading(skip_damaged=skip))
-    return data, DataReport(data, folder / "data_report.json")
+    return data, DataReport(data, folder / "data_report.json", lambda splits: {"objects": 3})
 
 
 def _listed(folder):
@@ -27,6 +27,7 @@ def test_pictures_that_turn_out_to_be_damaged_are_said_and_listed(synthetic, tmp
     data, report = _report(synthetic, tmp_path)
     report.write()
     assert _listed(tmp_path) == {"train": [], "val": [], "test": []}
+    assert json.loads((tmp_path / "data_report.json").read_text())["network"] == {"objects": 3}
     data.damage("train").add(5)
     report.on_train_epoch_end(ALONE, MODULE)
     data.damage("val").add(2)
