@@ -41,7 +41,7 @@ def wait(child: int) -> int:
 
 def kill_until_done(
     run: Run, kills: int, longest: float, number: int, rng: random.Random, say: Callable[[str], None] = lambda _: None
-) -> int:
+) -> tuple[int, int]:
     """Train a run that is stopped at random moments, every other time while a checkpoint is written.
 
     Args:
@@ -53,7 +53,7 @@ def kill_until_done(
         say: is told what happens.
 
     Returns:
-        how many times it was stopped within the writing of a file.
+        how many times it was stopped before it ended by itself, and how many of these within the writing of a file.
     """
     writing, resume = 0, False
     for i in range(kills):
@@ -63,7 +63,7 @@ def kill_until_done(
         while time.monotonic() < moment or (i % 2 and not _is_writing(run) and time.monotonic() < moment + longest):
             if os.waitpid(child, os.WNOHANG)[0]:
                 say(f"{i} kills: the run ended before the next")
-                return writing
+                return i, writing
             time.sleep(0.001)
         writing += _is_writing(run)
         os.killpg(child, number) if number == signal.SIGKILL else os.kill(child, number)
@@ -71,10 +71,10 @@ def kill_until_done(
         assert code in (-signal.SIGKILL, 128 + number, 0), code
         say(f"kill {i + 1} after {time.monotonic() - begun:.1f} s: exit code {code}")
         if code == 0:
-            return writing
+            return i, writing
         resume = True
     assert wait(train_in_child(run, resume=resume)) == 0
-    return writing
+    return kills, writing
 
 
 def assert_same_end(run: Run, whole: Run) -> None:

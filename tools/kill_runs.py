@@ -30,7 +30,6 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="changes of the form train.epochs=10")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
-    parser.add_argument("--longest", type=float, default=20.0, help="seconds that a run is let go before a kill")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
@@ -44,18 +43,19 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     began = time.monotonic()
     if wait(train_in_child(whole, resume=False)):
         raise SystemExit("the run that is left alone failed")
-    print(
-        f"the run that was left alone: {whole.summary['steps']} steps in {time.monotonic() - began:.0f} s", flush=True
-    )
+    took = time.monotonic() - began
+    print(f"the run that was left alone: {whole.summary['steps']} steps in {took:.0f} s", flush=True)
     killed = make_run(options.config, folder, "killed", overrides)
     number = getattr(signal, f"SIG{options.signal}")
     rng = random.Random(options.seed)
-    writing = kill_until_done(killed, options.kills, options.longest, number, rng, lambda text: print(text, flush=True))
+    kills, writing = kill_until_done(
+        killed, options.kills, took / options.kills, number, rng, lambda text: print(text, flush=True)
+    )
     try:
         assert_same_end(killed, whole)
     except AssertionError as error:
         raise SystemExit(f"the ends differ: {error}") from None
-    print(f"{options.kills} times SIG{options.signal}, {writing} within a write: the ends are the same to the bit")
+    print(f"{kills} times SIG{options.signal}, {writing} within a write: the ends are the same to the bit")
 
 
 if __name__ == "__main__":

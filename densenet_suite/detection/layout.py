@@ -30,6 +30,7 @@ COLUMNS = {
     "ymax": ("ymax", "y_max", "y2", "bottom"),
     "class": ("class", "label", "class_name", "category", "category_name"),
 }
+_YAML_DEPTH = 16
 YAML_BYTES = 262_144  # thousands of class names fit into it
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _VOC_PICTURES = ("JPEGImages", "images")
@@ -171,7 +172,7 @@ def _first_file_name(annotations: Path) -> str | None:
 
 
 def load_data_yaml(path: Path) -> Mapping[str, Any]:
-    """Read the yaml of a YOLO dataset. Aliases, by which a small file can become endless, are refused.
+    """Read the yaml of a YOLO dataset. Aliases and deep nesting, which make a small file endless, are refused.
 
     Raises:
         DataError: it cannot be read, or is no mapping.
@@ -181,8 +182,7 @@ def load_data_yaml(path: Path) -> Mapping[str, Any]:
         if path.stat().st_size > YAML_BYTES:
             raise DataError(f"yaml has {path.stat().st_size:,} bytes, the limit is {YAML_BYTES:,}", where=where)
         text = path.read_text(encoding="utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise DataError("yaml holds an alias (*name)", where=where, hint="write out what it stands for")
+        _check_events(text, where)
         content = yaml.safe_load(text)
     except DataError:
         raise
@@ -196,6 +196,17 @@ def load_data_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"yaml holds a {type(content).__name__}, not the keys names, train, val", where=where)
     return content
+
+
+def _check_events(text: str, where: str) -> None:
+    """Refuse what would make reading a small file endless: aliases, and deep nesting, whose cost is its square."""
+    depth = 0
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.AliasEvent):
+            raise DataError("yaml holds an alias (*name)", where=where, hint="write out what it stands for")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _YAML_DEPTH:
+            raise DataError(f"yaml is nested more than {_YAML_DEPTH} deep", where=where)
 
 
 def column_numbers(header: Iterable[str]) -> dict[str, int]:

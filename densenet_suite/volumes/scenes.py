@@ -6,6 +6,7 @@ In the folders of nnU-Net (imagesTr, imagesTs, imagesVal) `case_0000.nii.gz`, `c
 of one volume, which has the path of the first.
 """
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -71,7 +72,7 @@ def without_channel(name: str) -> str:
 
 def is_volume(path: Path) -> bool:
     """Say whether a path is that of a volume or of one of its slices: by its name, or because it is a folder."""
-    return parse_slice(path) is not None or ending_of(path) in VOLUME_ENDINGS or path.is_dir()
+    return parse_slice(path) is not None or ending_of(path) in VOLUME_ENDINGS or os.path.isdir(path)
 
 
 def open_volume(path: Path) -> Volume:
