@@ -41,7 +41,7 @@ _KINDS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM")
 # what Pillow raises when a file is not what its first bytes promise
 PILLOW_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, Image.DecompressionBombError),
-    MemoryError,  # a few bytes may ask for terabytes
+    *(MemoryError, OverflowError),  # a few bytes may ask for terabytes
 )
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")

@@ -243,7 +243,9 @@ def _runs(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] | str:
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return "holds a polygon that is not three or more points x, y"
-        if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in polygon):
+        if not all(
+            isinstance(v, int | float) and not isinstance(v, bool) and -math.inf < v < math.inf for v in polygon
+        ):
             return "holds a coordinate that is no number"
         # far beyond the picture, pycocotools would draw lines of any length
         if any(not -side <= v <= 2 * side for v, side in zip(polygon, (width, height) * len(polygon), strict=False)):
