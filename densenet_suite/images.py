@@ -23,7 +23,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from densenet_suite.archives.members import file_size, member_of, open_binary, source_of
+from densenet_suite.archives.members import file_size, member_of, open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.jpeg import decode_jpeg, reduction
 from densenet_suite.pixel_cache import PixelCache
@@ -214,7 +214,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             raise DataError("image is no file but a pipe or device", where=str(path))
         if file_size(path) == 0:
             raise DamagedImageError("image file is empty", where=str(path))
-        with without_reader_warnings(), Image.open(source_of(path), formats=_KINDS) as image:
+        # of a file that is named Pillow maps the pixels of some TIFFs into memory, and forgets how they are turned
+        with open_binary(path) as file, without_reader_warnings(), Image.open(file, formats=_KINDS) as image:
             _check_size(path, image)
             yield image
     except DataError:
@@ -257,7 +258,7 @@ def _record(path: Path, image: Image.Image) -> ImageRecord:
     stored: Any = _exif(image).get(ExifTags.Base.Orientation)
     orientation = int(stored) if stored in _ORIENTATIONS else 1  # text, fractions and 0 occur, and mean nothing
     width, height = image.size
-    if orientation in _SIDEWAYS:
+    if orientation in _SIDEWAYS and image.format != "TIFF":  # of which Pillow tells the upright size
         width, height = height, width
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode in _SIXTEEN_BIT
     return ImageRecord(path, height, width, 1 if grey else 3, dtype, orientation)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from densenet_suite.archives.members import open_binary, source_of
+from densenet_suite.archives.members import open_binary
 from densenet_suite.errors import DataError, MissingExtraError
 from densenet_suite.geo.geotiff import Georeference, describe_geotiff, open_geotiff, reading
 from densenet_suite.images import MAX_PIXELS, PILLOW_ERRORS, ImageRecord, read_deep_png, read_header, read_image
@@ -273,7 +273,7 @@ def _needs_rasterio(path: Path) -> bool:
     if _start(path) not in _TIFF_STARTS:
         return False
     try:
-        with without_reader_warnings(), Image.open(source_of(path), formats=("TIFF",)) as image:
+        with open_binary(path) as file, without_reader_warnings(), Image.open(file, formats=("TIFF",)) as image:
             tags: Any = getattr(image, "tag_v2", {})
             pages, pixels = getattr(image, "n_frames", 1), image.width * image.height
             deep_colour = ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I")

@@ -6,7 +6,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from densenet_suite.errors import DataError
 from densenet_suite.images import MAX_PIXELS, find_images, read_header, read_image, read_pixels
@@ -149,6 +149,23 @@ def test_all_orientations_show_one_upright_picture(bad, i):
     turned, record = read_image(bad / "exif" / "images" / f"orientation_{i}.jpg")
     assert record.orientation == i
     assert np.abs(turned.astype(int) - upright.astype(int)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
+def test_a_turned_tiff_is_upright(tmp_path, mode, compression, orientation):
+    rng = np.random.default_rng(0)
+    stored = rng.integers(0, 60_000, (5, 7), np.uint16) if mode == "I;16" else rng.integers(0, 256, (5, 7, 3), np.uint8)
+    picture = Image.fromarray(stored) if mode == "I;16" else Image.fromarray(stored).convert(mode)
+    picture.save(tmp_path / "turned.tif", tiffinfo={274: orientation}, compression=compression)
+    picture.getexif()[274] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(picture).convert("RGB" if mode in ("P", "RGB") else mode))
+    pixels, record = read_image(tmp_path / "turned.tif")
+    assert np.array_equal(pixels[..., 0] if pixels.shape[2] == 1 else pixels, upright * (255 if mode == "1" else 1))
+    assert (record.height, record.width) == pixels.shape[:2] == ((5, 7) if orientation < 5 else (7, 5))
+    again = read_header(tmp_path / "turned.tif")
+    assert (again.height, again.width, again.orientation) == (record.height, record.width, orientation)
 
 
 def test_the_boxes_of_the_orientations_fit_the_sizes_read(bad):

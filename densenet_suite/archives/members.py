@@ -75,15 +75,6 @@ def open_binary(path: Path) -> BinaryIO:
     return io.BytesIO(content)
 
 
-def source_of(path: Path) -> Path | BinaryIO:
-    """Return what a library that takes a path or an open file can read: the path itself, or an open member.
-
-    Raises:
-        OSError: as `open_binary`.
-    """
-    return path if member_of(path) is None else open_binary(path)
-
-
 def file_size(path: Path) -> int:
     """Return the bytes of a file, or of a member of an archive.
 
