@@ -11,7 +11,6 @@ Reference for the layout of samples: https://github.com/webdataset/webdataset (k
 """
 
 import io
-import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -145,39 +144,3 @@ def shard_groups(paths: Sequence[Path]) -> list[list[int]] | None:
             return None
         groups.setdefault(folder, []).append(i)
     return list(groups.values())
-
-
-class ArchiveWriter:
-    """Writes samples, groups of files that belong together, into archives of limited size.
-
-    Args:
-        folder: of the archives.
-        stem: of their names: `<stem>-000000.tar` and so on.
-        limit: bytes from which on the next sample goes into a new archive.
-    """
-
-    def __init__(self, folder: Path, stem: str, limit: int):
-        self.folder, self.stem, self.limit = folder, stem, limit
-        self.archives: list[Path] = []
-        self._tar: tarfile.TarFile | None = None
-
-    def add(self, files: dict[str, bytes]) -> None:
-        """Write the files of one sample, by their names, into one archive."""
-        if self._tar is None or self._tar.offset + sum(len(content) + 1024 for content in files.values()) > self.limit:
-            self.close()
-            self.archives.append(self.folder / f"{self.stem}-{len(self.archives):06d}.tar")
-            self._tar = tarfile.open(self.archives[-1], "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 closed below
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            entry.mode = 0o644
-            self._tar.addfile(entry, io.BytesIO(content))
-
-    def close(self) -> None:
-        """End the archive that is being written, and see it on the disk."""
-        if self._tar is None:
-            return
-        self._tar.close()
-        with self.archives[-1].open("rb") as file:
-            os.fsync(file.fileno())
-        self._tar = None

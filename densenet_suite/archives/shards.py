@@ -10,17 +10,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 from densenet_suite.archives.members import Member, scan
 from densenet_suite.errors import DataError
-from densenet_suite.files import write_json
-from densenet_suite.findings import Findings
 
 FOLDER = "shards"
 INDEX = "index.json"
-_VERSION = 1
+VERSION = 1
 _INDEX_BYTES = 2**31
 
 
@@ -85,17 +83,6 @@ def find_shards(root: Path, aliases: Sequence[str]) -> ShardSplit | None:
     return None
 
 
-def write_index(folder: Path, archives: Sequence[Path], classes: Mapping[str, int] | None) -> None:
-    """Write `index.json`: of each shard its bytes, its SHA-256 and its members; and the classes."""
-    entries = {}
-    for archive in archives:
-        with archive.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        members = [[member.name, member.offset, member.size] for member in scan(archive)]
-        entries[archive.name] = {"bytes": archive.stat().st_size, "sha256": checksum, "members": members}
-    write_json(folder / INDEX, {"version": _VERSION, "classes": classes, "shards": entries})
-
-
 def verify(split: ShardSplit) -> None:
     """Hold every shard of a split against its checksum in the index.
 
@@ -121,7 +108,7 @@ def _index(folder: Path) -> dict[str, Any]:
             raise ValueError(f"it has {path.stat().st_size:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
         shards, classes = content["shards"], content["classes"]
-        sound = content["version"] == _VERSION and isinstance(shards, dict)
+        sound = content["version"] == VERSION and isinstance(shards, dict)
         if not sound or not (classes is None or all(_is_whole(key) for key in classes.values())):
             raise ValueError("it is of another version or kind")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -176,20 +163,3 @@ def _group(archive: Path, members: Sequence[Member]) -> Iterator[ShardSample]:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def sample_keys(names: Sequence[str], lost: Findings) -> list[str]:
-    """Return the key of each picture: its name without ending and without the dots that would end it, no two alike."""
-    keys: list[str] = []
-    taken: set[str] = set()
-    for name in names:
-        stem = PurePosixPath(name).with_suffix("")
-        wanted = stem.with_name(stem.name.replace(".", "_")).as_posix()
-        key, number = wanted, 2
-        while key in taken:
-            key, number = f"{wanted}_{number}", number + 1
-        if key != stem.as_posix():
-            lost.warning("picture-renamed", f"picture {name!r} has the key {key!r}")
-        taken.add(key)
-        keys.append(key)
-    return keys

@@ -9,11 +9,12 @@ occur, sorted.
 import json
 from collections.abc import Mapping
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from densenet_suite.archives.members import ArchiveWriter, open_binary
-from densenet_suite.archives.shards import FOLDER, ShardSample, ShardSplit, sample_keys, write_index
+from densenet_suite.archives.members import open_binary
+from densenet_suite.archives.shards import ShardSample, ShardSplit
+from densenet_suite.archives.writing import write_samples
 from densenet_suite.detection.coco_json import four_numbers, read_content
 from densenet_suite.detection.coordinates import side_between
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage
@@ -22,7 +23,6 @@ from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.images import IMAGE_SUFFIXES
-from densenet_suite.picture_files import picture_names
 
 _OPTIONAL = {"areas": "area", "crowd": "iscrowd", "ids": "id", "segmentations": "segmentation"}
 
@@ -73,22 +73,13 @@ def write_shards(sets: Mapping[str, DetectionSet], root: Path, *, limit: int = 2
         DataError: the splits have different classes, or names that cannot be written.
     """
     classes = shared_classes(sets)
-    folder = root / FOLDER
-    folder.mkdir(parents=True)
-    lost, archives = {}, []
-    for split, dataset in sets.items():
-        lost[split] = Findings(str(folder))
-        names = picture_names(dataset.paths, lost[split], by_stem=True)
-        writer = ArchiveWriter(folder, split, limit)
-        for image, name, key in zip(dataset.images, names, sample_keys(names, lost[split]), strict=True):
-            with open_binary(image.path) as file:
-                picture = file.read()
-            text = json.dumps(_sample(image, classes), ensure_ascii=False, allow_nan=False)
-            writer.add({f"{key}{PurePosixPath(name).suffix.lower()}": picture, f"{key}.json": text.encode()})
-        writer.close()
-        archives += writer.archives
-    write_index(folder, archives, dict(zip(classes.names, classes.ids, strict=True)))
-    return lost
+
+    def labels_of(split: str, number: int) -> dict[str, bytes]:
+        sample = _sample(sets[split].images[number], classes)
+        return {"json": json.dumps(sample, ensure_ascii=False, allow_nan=False).encode()}
+
+    splits = {split: dataset.paths for split, dataset in sets.items()}
+    return write_samples(splits, labels_of, root, dict(zip(classes.names, classes.ids, strict=True)), limit)
 
 
 def _sample(image: LabelledImage, classes: ClassTable) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densenet_suite.archives.members import ArchiveWriter, file_size, member_of, open_binary, scan, shard_groups
+from densenet_suite.archives.members import file_size, member_of, open_binary, scan, shard_groups
+from densenet_suite.archives.writing import ArchiveWriter
 from densenet_suite.errors import DataError
 from densenet_suite.images import read_header, read_image
 from densenet_suite.rasters import read_raster
@@ -135,11 +136,10 @@ def test_samples_are_grouped_by_archive(tmp_path):
 
 
 def test_the_writer_begins_an_archive_where_one_is_full(tmp_path):
-    writer = ArchiveWriter(tmp_path, "train", 6000)
-    for i in range(5):
-        writer.add({f"{i}.png": bytes(1500), f"{i}.json": b"{}"})
-    writer.add({"large.png": bytes(20_000)})
-    writer.close()
+    with ArchiveWriter(tmp_path, "train", 6000) as writer:
+        for i in range(5):
+            writer.add({f"{i}.png": bytes(1500), f"{i}.json": b"{}"})
+        writer.add({"large.png": bytes(20_000)})
     names = [[member.name for member in scan(archive)] for archive in writer.archives]
     assert [path.name for path in writer.archives] == [f"train-{i:06d}.tar" for i in range(len(names))]
     assert [name for group in names for name in group] == [

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from densenet_suite.archives.members import ArchiveWriter
-from densenet_suite.archives.shards import find_shards, sample_keys, verify, write_index
+from densenet_suite.archives.shards import find_shards, verify
+from densenet_suite.archives.writing import ArchiveWriter, sample_keys, write_index
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 
@@ -27,10 +27,9 @@ def root(tmp_path):
     """Five samples in shards of two."""
     folder = tmp_path / "data" / "shards"
     folder.mkdir(parents=True)
-    writer = ArchiveWriter(folder, "train", 6 * 1024)
-    for i in range(5):
-        writer.add({f"sub/{i}.png": _png((i, i, i)), f"sub/{i}.json": json.dumps({"n": i}).encode()})
-    writer.close()
+    with ArchiveWriter(folder, "train", 6 * 1024) as writer:
+        for i in range(5):
+            writer.add({f"sub/{i}.png": _png((i, i, i)), f"sub/{i}.json": json.dumps({"n": i}).encode()})
     write_index(folder, writer.archives, {"cat": 7})
     return tmp_path / "data"
 

@@ -6,8 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from densenet_suite.archives.members import ArchiveWriter
-from densenet_suite.archives.shards import find_shards, write_index
+from densenet_suite.archives.shards import find_shards
+from densenet_suite.archives.writing import ArchiveWriter, write_index
 from densenet_suite.detection.data import DetectionData
 from densenet_suite.detection.shards import read_shards, write_shards
 from densenet_suite.errors import DataError
@@ -27,13 +27,12 @@ def read(tmp_path):
     def samples(*shards, classes=None, findings=None):
         archives = []
         for number, shard in enumerate(shards):
-            writer = ArchiveWriter(tmp_path, f"train-{number}", 10**6)
-            for key, files in shard.items():
-                labels = files.get("json")
-                content = labels if isinstance(labels, bytes) else json.dumps(labels).encode()
-                parts = {"png": _png(), "json": content} | {k: v for k, v in files.items() if k != "json"}
-                writer.add({f"{key}.{end}": part for end, part in parts.items() if part is not None})
-            writer.close()
+            with ArchiveWriter(tmp_path, f"train-{number}", 10**6) as writer:
+                for key, files in shard.items():
+                    labels = files.get("json")
+                    content = labels if isinstance(labels, bytes) else json.dumps(labels).encode()
+                    parts = {"png": _png(), "json": content} | {k: v for k, v in files.items() if k != "json"}
+                    writer.add({f"{key}.{end}": part for end, part in parts.items() if part is not None})
             archives += writer.archives
         if classes is not None:
             write_index(tmp_path, archives, classes)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densenet_suite.archives.members import ArchiveWriter
-from densenet_suite.archives.shards import write_index
+from densenet_suite.archives.writing import ArchiveWriter, write_index
 from densenet_suite.errors import DataError
 from densenet_suite.segmentation.layout import find_split
 
@@ -26,10 +25,9 @@ def find(tmp_path):
     """Write samples into a tar, with an index of these classes or without, and find the split."""
 
     def split(samples, classes=None, **options):
-        writer = ArchiveWriter(tmp_path, "train", 10**6)
-        for key, files in samples.items():
-            writer.add({f"{key}.{ending}": content for ending, content in files.items()})
-        writer.close()
+        with ArchiveWriter(tmp_path, "train", 10**6) as writer:
+            for key, files in samples.items():
+                writer.add({f"{key}.{ending}": content for ending, content in files.items()})
         if classes:
             write_index(tmp_path, writer.archives, {name: i for i, name in enumerate(classes)})
         return find_split(tmp_path, "train", **options)
