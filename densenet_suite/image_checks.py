@@ -1,40 +1,34 @@
 """What pictures show once they are decoded: damage, depth, transparency, and pictures that are there twice.
 
-A picture is decoded to its last byte, for JPEGs at an eighth of the size, which leaves out only arithmetic. Pictures
-that are nearly the same are found by a perceptual hash of 64 bits (the signs of the lowest frequencies: Zauner,
-"Implementation and Benchmarking of Perceptual Image Hash Functions", 2010) and held against each other as thumbnails,
-since flat pictures have similar hashes.
+A picture is decoded to its last byte, for JPEGs at an eighth of the size, which leaves out only arithmetic. Slices of
+volumes are decoded too; that one is blank, or like its neighbour, is usual and not told.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
 from densenet_suite.archives.members import open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import open_image, read_header
-from densenet_suite.rasters import Raster, open_raster, read_thumbnail
+from densenet_suite.geo.footprints import footprint, overlaps
+from densenet_suite.images import ImageRecord, open_image, read_header
+from densenet_suite.picture_likeness import SIDE, Likeness, near_copies
+from densenet_suite.rasters import is_raster, open_raster, read_thumbnail
+from densenet_suite.tiles import Window
 
 Array = np.ndarray[Any, Any]
 Place = tuple[str, int]  # a split, and the number of an image in it
 
 DECODED_AT_MOST = 5_000
 _READERS = 8
-_SIDE = 32  # of the thumbnail
-_RASTERS = (".tif", ".tiff")
-_MOST_BITS = 8  # that the hashes of pictures which are nearly the same differ in
-_LEAST_CORRELATION = 0.95  # of their thumbnails; other pictures of one scene stay below 0.9
 _HUGE = 25_000_000  # pixels
-_AT_ONCE = 2_000_000  # hashes that are compared at a time
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -42,24 +36,20 @@ class Picture:
     """What decoding a picture showed.
 
     Attributes:
-        digest: of the file's bytes.
-        bits: the perceptual hash.
-        thumbnail: grey, [32 32] float32, of mean 0 and length 1; zero where the picture is of one colour.
-        orientation: of the EXIF data.
-        bands: of the file.
-        pixels: height times width.
+        record: what its header says.
+        digest: of the file's bytes, or of a slice's pixels.
+        likeness: to other pictures.
         alpha: whether there is an alpha channel, and whether it hides anything.
-        footprint: of a georeferenced raster, its reference system and bounds, xyxy.
+        corners: where a georeferenced raster lies, see `geo.footprints`.
+        of_volume: whether it is a slice of a volume.
     """
 
+    record: ImageRecord
     digest: bytes
-    bits: int
-    thumbnail: Array
-    orientation: int
-    bands: int
-    pixels: int
+    likeness: Likeness
     alpha: tuple[bool, bool] = (False, False)
-    footprint: tuple[str, tuple[float, float, float, float]] | None = None
+    corners: Array | None = None
+    of_volume: bool = False
 
 
 def check_images(
@@ -86,23 +76,15 @@ def check_images(
         for place, picture in zip(chosen, found, strict=True):
             if isinstance(picture, DataError):
                 findings[place[0]].record(picture, "image-damaged")
-            else:
+            elif not (picture.of_volume and picture.likeness.plain):  # air, of which there is much
                 pictures[place] = picture
     for name in paths:
         mine = {paths[name][place[1]]: picture for place, picture in pictures.items() if place[0] == name}
         _note_kinds(mine, findings[name])
     _note_copies(pictures, paths, findings, same_labels)
     _note_near_copies(pictures, paths, findings)
-    _note_footprints(pictures, paths, findings)
+    _note_shared_ground(pictures, paths, findings)
     return {"images": sum(map(len, paths.values())), "decoded": len(chosen)}
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with open_binary(path) as file:
-            return file.read()
-    except OSError:  # opening the picture says what is wrong with it
-        return b""
 
 
 def look_at(path: Path) -> Picture:
@@ -110,51 +92,36 @@ def look_at(path: Path) -> Picture:
 
     Raises:
         DataError: it cannot be decoded to its end.
+        MissingExtraError: that takes a package which is not installed.
     """
-    digest = hashlib.blake2b(_content(path), digest_size=16).digest()
-    alpha, footprint = (False, False), None
-    if path.suffix.lower() in _RASTERS:
-        with open_raster(path) as raster:
-            record = raster.record
-            footprint = _footprint(raster)
-            step = max(1, min(record.height, record.width) // _SIDE)
-            grey = read_thumbnail(raster, step).astype(np.float32).mean(2)
-    else:
-        record = read_header(path)
-        with open_image(path) as image:
-            image.draft("RGB", (4 * _SIDE, 4 * _SIDE))  # at least this size, and only of JPEGs
-            image.load()
-            alpha = _alpha(image)
-            grey = _grey(image)
-    thumbnail = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    return Picture(
-        digest=digest,
-        bits=perceptual_hash(thumbnail),
-        thumbnail=_normalised(thumbnail),
-        orientation=record.orientation,
-        bands=record.bands,
-        pixels=record.height * record.width,
-        alpha=alpha,
-        footprint=footprint,
-    )
+    return _look_at_raster(path) if is_raster(path) else _look_at_picture(path)
 
 
-def perceptual_hash(thumbnail: Array) -> int:
-    """Return 64 bits of a grey picture [32 32]: which of its lowest frequencies are above their median."""
-    low = cv2.dct(np.asarray(thumbnail, np.float32))[:8, :8].reshape(-1)
-    bits = low > np.median(low[1:])
-    bits[0] = False  # brightness alone makes no difference
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+def _look_at_raster(path: Path) -> Picture:
+    with open_raster(path) as raster:
+        height, width = size = raster.record.height, raster.record.width
+        likeness = Likeness.of(read_thumbnail(raster, max(1, min(size) // SIDE)).astype(np.float32).mean(2))
+        of_volume = raster.slice is not None
+        content = raster.read(Window(0, 0, height, width)).values.tobytes() if of_volume else _bytes_of(path)
+        corners = footprint(raster.georeference, size)
+    return Picture(raster.record, _digest(content), likeness, corners=corners, of_volume=of_volume)
 
 
-def hash_distances(first: Array, second: Array) -> Array:
-    """Return in how many bits hashes [n] and [m], uint64, differ: [n m]."""
-    different = first[:, None] ^ second[None]
-    parts = different.view(np.uint16).reshape(*different.shape, 4)
-    return np.asarray(_BITS_OF[parts].sum(-1, dtype=np.uint8))
+def _look_at_picture(path: Path) -> Picture:
+    record = read_header(path)
+    with open_image(path) as image:
+        image.draft("RGB", (4 * SIDE, 4 * SIDE))  # at least this size, and only of JPEGs
+        image.load()
+        return Picture(record, _digest(_bytes_of(path)), Likeness.of(_grey(image)), _alpha(image))
 
 
-_BITS_OF = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
+def _bytes_of(path: Path) -> bytes:
+    with open_binary(path) as file:
+        return file.read()
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _choose(paths: Mapping[str, Sequence[Path]], limit: int) -> list[Place]:
@@ -171,17 +138,6 @@ def _try(path: Path) -> Picture | DataError:
         return error
 
 
-def _footprint(raster: Raster) -> tuple[str, tuple[float, float, float, float]] | None:
-    place, record = raster.georeference, raster.record
-    if place is None or place.crs is None or place.points:
-        return None
-    at = place.transform
-    corners = [(column, row) for column in (0, record.width) for row in (0, record.height)]
-    x = [at.c + at.a * column + at.b * row for column, row in corners]
-    y = [at.f + at.d * column + at.e * row for column, row in corners]
-    return place.crs.to_wkt(), (min(x), min(y), max(x), max(y))
-
-
 def _grey(image: Image.Image) -> Array:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return np.asarray(ImageOps.exif_transpose(image)).astype(np.float32)
@@ -196,17 +152,11 @@ def _alpha(image: Image.Image) -> tuple[bool, bool]:
     return True, channel.getextrema() != (255, 255)
 
 
-def _normalised(thumbnail: Array) -> Array:
-    centred = (thumbnail - thumbnail.mean()).astype(np.float32)
-    length = float(np.linalg.norm(centred))
-    return centred / length if length > _SIDE else np.zeros_like(centred)  # a deviation of one grey level
-
-
 def _note_kinds(pictures: Mapping[Path, Picture], findings: Findings) -> None:
     def named(check: Callable[[Picture], bool]) -> list[str]:
         return [path.name for path, picture in pictures.items() if check(picture)]
 
-    turned = named(lambda picture: picture.orientation != 1)
+    turned = named(lambda picture: picture.record.orientation != 1)
     if "image-turned" not in findings:  # some readers have said so
         findings.several(
             "note",
@@ -230,7 +180,7 @@ def _note_kinds(pictures: Mapping[Path, Picture], findings: Findings) -> None:
         len(opaque),
         [f"image {name} has an alpha channel that hides nothing; it is dropped" for name in opaque],
     )
-    grey = named(lambda picture: picture.bands == 1)
+    grey = named(lambda picture: picture.record.bands == 1)
     if 0 < len(grey) < len(pictures):
         findings.several(
             "note",
@@ -239,7 +189,7 @@ def _note_kinds(pictures: Mapping[Path, Picture], findings: Findings) -> None:
             [f"image {name} is grey among colours" for name in grey],
             "its grey is repeated for each colour",
         )
-    huge = named(lambda picture: picture.pixels > _HUGE)
+    huge = named(lambda picture: picture.record.height * picture.record.width > _HUGE)
     findings.several(
         "note",
         "image-huge",
@@ -247,7 +197,7 @@ def _note_kinds(pictures: Mapping[Path, Picture], findings: Findings) -> None:
         [f"image {name} has more than {_HUGE // 10**6} million pixels" for name in huge],
         "reading it costs much of the time: cut it into tiles",
     )
-    plain = named(lambda picture: not picture.thumbnail.any())
+    plain = named(lambda picture: picture.likeness.plain)
     findings.several(
         "warning",
         "image-plain",
@@ -285,65 +235,47 @@ def _note_copies(
 def _note_near_copies(
     pictures: Mapping[Place, Picture], paths: Mapping[str, Sequence[Path]], findings: Mapping[str, Findings]
 ) -> None:
-    """Compare the pictures of later splits with those of earlier ones."""
-    names = list(paths)
+    """Compare the pictures of later splits with those of earlier ones; slices are alike wherever bodies are."""
+    comparable = {p: picture for p, picture in pictures.items() if not (picture.likeness.plain or picture.of_volume)}
     seen: list[Place] = []
-    for name in names:
-        mine = [place for place, picture in pictures.items() if place[0] == name and picture.thumbnail.any()]
+    for name in paths:
+        mine = [place for place in comparable if place[0] == name]
         copied = {pictures[place].digest for place in seen}
         new = [place for place in mine if pictures[place].digest not in copied]
-        for place, other, likeness in _near(new, seen, pictures):
+        likenesses = ([pictures[place].likeness for place in places] for places in (new, seen))
+        for i, j, alike in near_copies(*likenesses):
             findings[name].warning(
                 "image-nearly-in-two-splits",
-                f"image {paths[name][place[1]].name} is nearly the same as {_other_name(place, other, paths)} "
-                f"({100 * likeness:.1f} % alike)",
+                f"image {paths[name][new[i][1]].name} is nearly the same as {_other_name(new[i], seen[j], paths)} "
+                f"({100 * alike:.1f} % alike)",
                 "pictures of one scene in two splits make its score too good: densenet-suite data split parts scenes",
             )
         seen += mine
 
 
-def _near(
-    new: Sequence[Place], seen: Sequence[Place], pictures: Mapping[Place, Picture]
-) -> Iterator[tuple[Place, Place, float]]:
-    """Yield each new picture that is nearly one that was seen, with the one that is most alike."""
-    if not new or not seen:
-        return
-    known = np.array([pictures[place].bits for place in seen], np.uint64)
-    step = max(1, _AT_ONCE // len(known))
-    for start in range(0, len(new), step):
-        part = new[start : start + step]
-        near = hash_distances(np.array([pictures[place].bits for place in part], np.uint64), known) <= _MOST_BITS
-        for row in np.flatnonzero(near.any(1)).tolist():
-            thumbnail = pictures[part[row]].thumbnail
-            candidates = np.flatnonzero(near[row]).tolist()
-            likeness = [float((pictures[seen[i]].thumbnail * thumbnail).sum()) for i in candidates]
-            best = int(np.argmax(likeness))
-            if likeness[best] >= _LEAST_CORRELATION:
-                yield part[row], seen[candidates[best]], likeness[best]
-
-
-def _note_footprints(
+def _note_shared_ground(
     pictures: Mapping[Place, Picture], paths: Mapping[str, Sequence[Path]], findings: Mapping[str, Findings]
 ) -> None:
     """Find rasters that show the ground of another split's; the same picture twice has been told before."""
-    placed = [(place, picture, *picture.footprint) for place, picture in pictures.items() if picture.footprint]
-    for system in {entry[2] for entry in placed}:
-        mine = [entry for entry in placed if entry[2] == system]
-        bounds = np.array([entry[3] for entry in mine])
-        for i, (place, picture, _, own) in enumerate(mine):
-            sides = np.minimum(bounds[:i, 2:], own[2:]) - np.maximum(bounds[:i, :2], own[:2])
-            for j in np.flatnonzero((sides > 0).all(1)).tolist():
-                other, twin = mine[j][:2]
-                if other[0] == place[0] or twin.digest == picture.digest:
-                    continue
-                share = np.prod(sides[j]) / max(np.prod(bounds[i, 2:] - bounds[i, :2]), 1e-12)
-                findings[place[0]].warning(
-                    "ground-in-two-splits",
-                    f"image {paths[place[0]][place[1]].name} shows ground of {_other_name(place, other, paths)} "
-                    f"({100 * share:.1f} % of it)",
-                    "its score will be too good: divide the splits in space",
-                )
-                break
+    earlier: list[Place] = []
+    for name in paths:
+        mine = [place for place, picture in pictures.items() if place[0] == name and picture.corners is not None]
+        theirs = np.array([pictures[place].corners for place in earlier]).reshape(-1, 4, 2)
+        copied = {pictures[place].digest for place in earlier}
+        for place in mine:
+            corners = pictures[place].corners
+            assert corners is not None
+            depths = overlaps(corners, theirs)
+            if not depths.any() or pictures[place].digest in copied:
+                continue
+            other = earlier[int(depths.argmax())]
+            findings[name].warning(
+                "ground-in-two-splits",
+                f"image {paths[name][place[1]].name} shows ground of {_other_name(place, other, paths)}: "
+                f"they overlap by {depths.max():,.0f} m",
+                "its score will be too good: densenet-suite data split --by block divides the ground",
+            )
+        earlier += mine
 
 
 def _other_name(place: Place, other: Place, paths: Mapping[str, Sequence[Path]]) -> str:

@@ -30,6 +30,7 @@ from densenet_suite.volumes.voxels import Volume, parse_slice, slice_path
 
 Array = np.ndarray[Any, Any]
 
+_TIFFS = (".tif", ".tiff")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
 _STRIP = 64  # rows
@@ -83,6 +84,11 @@ class Raster(ABC):
         Raises:
             DataError: the file is damaged there.
         """
+
+
+def is_raster(path: Path) -> bool:
+    """Say whether a file may be more than the reader of pictures sees, by its name: TIFFs, volumes and their slices."""
+    return path.suffix.lower() in _TIFFS or is_volume(path)
 
 
 def open_raster(path: Path | str) -> Raster:

@@ -8,7 +8,8 @@ from PIL import Image, ImageEnhance
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.image_checks import check_images, hash_distances, look_at
+from densenet_suite.image_checks import check_images, look_at
+from densenet_suite.picture_likeness import hash_distances
 from densenet_suite.synthetic import write_synthetic
 
 
@@ -142,4 +143,4 @@ def test_rasters_that_show_the_same_ground_are_found(tmp_path, shift, overlaps):
     assert (("val", "ground-in-two-splits") in found) == overlaps
     if overlaps:
         (example,) = found["val", "ground-in-two-splits"].examples
-        assert "b.tif shows ground of a.tif of the train split (40.0 % of it)" in example
+        assert "b.tif shows ground of a.tif of the train split: they overlap by 40 m" in example

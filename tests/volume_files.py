@@ -47,6 +47,19 @@ def write_nifti(path: Path, voxels, affine, kind=nibabel.Nifti1Image, code=1):
     return path
 
 
+def case(root, name, split="train", image="RAS", mask="RAS", shape=(16, 20, 12), dtype=np.int16, blank_from=None):
+    """Write a volume and its labels, each stored in an order of its own, into a dataset; upper slices may be blank."""
+    voxels, affine = patient(shape)
+    rng = np.random.default_rng(list(name.encode()))
+    noisy = (voxels + rng.integers(0, 9, voxels.shape)).clip(0, 250).astype(dtype)
+    if blank_from is not None:
+        noisy[:, :, blank_from:] = voxels[:, :, blank_from:] = 0
+    write_nifti(root / "images" / split / f"{name}.nii.gz", *stored_as(noisy, affine, image))
+    labels = (voxels >= 100).astype(np.uint8)
+    write_nifti(root / "masks" / split / f"{name}.nii.gz", *stored_as(labels, affine, mask))
+    return root
+
+
 def dicom_file(path: Path, pixels, syntax=ExplicitVRLittleEndian, **fields):
     """Write pixels [h w] or [h w 3]; fields as pydicom calls them, None to leave one out."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,11 +24,10 @@ from densenet_suite.images import DamagedImageError, read_cached
 from densenet_suite.loading import AUGMENTING, READING, READING_MASK, Samples
 from densenet_suite.pixel_cache import PixelCache
 from densenet_suite.preprocess import Normalization
-from densenet_suite.rasters import Pixels, open_raster, read_raster, with_bands
+from densenet_suite.rasters import Pixels, is_raster, open_raster, read_raster, with_bands
 from densenet_suite.sampling import SampleKey, SequentialShard
 from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
 from densenet_suite.segmentation.masks import FileMask
-from densenet_suite.segmentation.scene_files import RASTER_SUFFIXES
 from densenet_suite.segmentation.structures import IGNORE, SegmentationBatch
 from densenet_suite.tiles import Window
 
@@ -164,7 +163,7 @@ class SegmentationSamples(Samples[Sample]):
         return self._without_missing(image, missing, labels[0] if mask.ndim == 2 else labels)
 
     def _read(self, scene: LabelledScene, window: Window) -> Pixels:
-        if self.cache is not None and scene.dtype == "uint8" and scene.path.suffix.lower() not in RASTER_SUFFIXES:
+        if self.cache is not None and scene.dtype == "uint8" and not is_raster(scene.path):
             pixels = read_cached(self.cache, scene.path, self.bands, (scene.height, scene.width))
             rows, columns = (
                 slice(window.top, window.top + window.height),

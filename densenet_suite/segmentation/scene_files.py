@@ -11,11 +11,10 @@ from densenet_suite.archives.members import open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import FaultError
 from densenet_suite.images import ImageRecord, open_image, read_header
-from densenet_suite.rasters import open_raster, read_raster
+from densenet_suite.rasters import is_raster, open_raster, read_raster
 from densenet_suite.volumes.scenes import is_volume
 
 Array = np.ndarray[Any, Any]
-RASTER_SUFFIXES = (".tif", ".tiff")  # of which the reader of pictures may see only a part
 _SINGLE = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _SEVERAL = ("LA", "PA", "RGB", "RGBA", "RGBX", "CMYK")
 _GDAL_NODATA = 42113  # the tag that says which value is no data
@@ -58,8 +57,7 @@ def read_scene_header(path: Path) -> ImageRecord:
     Raises:
         DataError: the file is missing, or no image that can be read.
     """
-    raster = path.suffix.lower() in RASTER_SUFFIXES or is_volume(path)
-    return open_raster(path).record if raster else read_header(path)
+    return open_raster(path).record if is_raster(path) else read_header(path)
 
 
 def read_raw_mask(path: Path) -> RawMask:

@@ -119,9 +119,9 @@ def split_data(
             f"there is a {' and a '.join(divided)} split already", where=str(root), hint="--overwrite divides anew"
         )
     images = _read_images(opened, [name for name in there if name in asked] or ["train"])
-    bounds = read_footprints(images.paths) if by == "block" else None
-    if bounds is not None:
-        groups: Sequence[Any] = blocks(bounds, block or default_block(bounds))
+    tiles = read_footprints(images.paths) if by == "block" else None
+    if tiles is not None:
+        groups: Sequence[Any] = blocks(tiles, block or default_block(tiles))
     else:
         groups = _groups(images.paths, root, by, group)
     same = duplicates(images.paths)
@@ -129,7 +129,7 @@ def split_data(
     shares = {name: {"val": val, "test": test}.get(name, 1 - val - test) for name in asked}
     splits = stratify(numbers, images.classes, shares, seed)
     order = [name for name in _KEEPS_ITS_TILES if name in asked]
-    aside = too_near(bounds, splits, order, buffer) if bounds is not None else []
+    aside = too_near(tiles, splits, order, buffer) if tiles is not None else []
     split_of: dict[Path, str | None] = dict(zip(images.paths, splits, strict=True))
     split_of.update({images.paths[i]: None for i in aside})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from densenet_suite.archives.members import ArchiveWriter
+from densenet_suite.archives.writing import ArchiveWriter
 from densenet_suite.detection.layout import CocoFile, CsvFile, VocFolder, YoloFile, find_images, find_split, name_split
 from densenet_suite.errors import DataError
 from densenet_suite.labelled_data import SPLITS
@@ -301,9 +301,8 @@ def test_a_pattern_names_shards(synthetic_shards):
 def synthetic_shards(tmp_path):
     """One shard of one sample with boxes."""
     (tmp_path / "shards").mkdir()
-    writer = ArchiveWriter(tmp_path / "shards", "train", 10**6)
-    writer.add({"a.png": b"", "a.json": b"{}"})
-    writer.close()
+    with ArchiveWriter(tmp_path / "shards", "train", 10**6) as writer:
+        writer.add({"a.png": b"", "a.json": b"{}"})
     return tmp_path
 
 

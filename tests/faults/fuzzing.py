@@ -21,7 +21,8 @@ import yaml
 from faults.mutations import mutate_bytes, mutate_jpeg, mutate_json, mutate_png, mutate_tar, mutate_text, mutate_tiff
 from PIL import Image, PngImagePlugin
 
-from densenet_suite.archives.shards import ShardSplit, write_index
+from densenet_suite.archives.shards import ShardSplit
+from densenet_suite.archives.writing import write_index
 from densenet_suite.config.load import load_config
 from densenet_suite.detection import layout as box_layout
 from densenet_suite.detection.coco_json import read_coco

@@ -16,8 +16,9 @@ from conftest import REPOSITORY
 from faults.fuzzing import picture
 from faults.mutations import HOSTILE_SEGMENTS
 
-from densenet_suite.archives.members import ArchiveWriter, scan
+from densenet_suite.archives.members import scan
 from densenet_suite.archives.shards import find_shards
+from densenet_suite.archives.writing import ArchiveWriter
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.shards import read_shards
@@ -182,9 +183,8 @@ def test_masks_of_a_file_without_images_are_refused_whatever_else_is_noticed(tmp
 
 
 def test_labels_in_an_archive_that_cannot_be_read_are_told_before_that_there_are_none(tmp_path: Path) -> None:
-    writer = ArchiveWriter(tmp_path, "train", 10**6)
-    writer.add({"a.png": picture("RGB", "PNG"), "a.json": b"[" * 100_000})
-    writer.close()
+    with ArchiveWriter(tmp_path, "train", 10**6) as writer:
+        writer.add({"a.png": picture("RGB", "PNG"), "a.json": b"[" * 100_000})
     shards = find_shards(tmp_path, ["train"])
     assert shards is not None
     with pytest.raises(DataError, match=r"train-000000\.tar!a\.json cannot be read"):

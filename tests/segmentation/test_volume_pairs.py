@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from volume_files import SECRETS, dicom_file, patient, series, stored_as, write_nifti
+from volume_files import SECRETS, case, dicom_file, patient, series, stored_as, write_nifti
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
@@ -17,17 +17,6 @@ from densenet_suite.segmentation.pairing import Pair, pair_folders
 from densenet_suite.segmentation.volume_pairs import cut_volumes
 from densenet_suite.volumes.scenes import find_scenes
 from densenet_suite.volumes.voxels import file_of
-
-
-def case(root, name, split="train", image="RAS", mask="RAS", shape=(16, 20, 12)):
-    """Write a volume and its labels, each stored in an order of its own."""
-    voxels, affine = patient(shape)
-    rng = np.random.default_rng(len(name))
-    noisy = (voxels + rng.integers(0, 9, voxels.shape)).astype(np.int16)
-    write_nifti(root / "images" / split / f"{name}.nii.gz", *stored_as(noisy, affine, image))
-    labels = (voxels >= 100).astype(np.uint8)
-    write_nifti(root / "masks" / split / f"{name}.nii.gz", *stored_as(labels, affine, mask))
-    return root
 
 
 def read(root, split="train"):
