@@ -252,7 +252,6 @@ def assemble(
     findings.raise_errors()
     images, count = [], 0
     for image, boxes in sound:
-        _note_twins(boxes, findings)
         objects = _objects(boxes, labels, count + 1)
         images.append(LabelledImage(image.id, image.path, image.height, image.width, objects))
         count += len(boxes)
@@ -271,14 +270,6 @@ def _is_sound(box: ListedBox, image: ListedImage, findings: Findings) -> bool:
         )
         return False
     return has_place(box.corners, image, box.what, findings)
-
-
-def _note_twins(boxes: Sequence[ListedBox], findings: Findings) -> None:
-    seen = set()
-    for box in boxes:
-        if (box.name, box.corners) in seen:
-            findings.warning("box-twice", f"{box.what} is there twice, with the same class; both are kept")
-        seen.add((box.name, box.corners))
 
 
 def _objects(boxes: Sequence[ListedBox], labels: Mapping[str, int], first: int) -> Objects:

@@ -221,14 +221,13 @@ def _on_canvas(table: BoxTable, size: tuple[int, int]) -> Array:
 def _note_doubles(split: DetectionSet, table: BoxTable) -> None:
     first, second, iou = _same_class_pairs(table, _DOUBLE_IOU)
     twins = (table.boxes[first] == table.boxes[second]).all(1)
-    if "box-twice" not in split.findings:  # some readers have said so
-        split.findings.several(
-            "warning",
-            "box-twice",
-            int(twins.sum()),
-            [f"{_place(split, table, i)} is there twice, with the same class" for i in first[twins][:_SHOWN]],
-            "take one of them away",
-        )
+    split.findings.several(
+        "warning",
+        "box-twice",
+        int(twins.sum()),
+        [f"{_place(split, table, i)} is there twice, with the same class" for i in first[twins][:_SHOWN]],
+        "take one of them away",
+    )
     rest = np.flatnonzero(~twins)
     split.findings.several(
         "warning",

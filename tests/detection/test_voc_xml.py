@@ -158,9 +158,9 @@ def test_what_can_be_mended_is_counted_with_file_and_line(read, corners, check, 
     assert len(found.images[0].objects) == left
 
 
-def test_an_object_that_is_there_twice_is_kept_and_shown(read):
+def test_an_object_that_is_there_twice_is_kept(read):
     found = read(_object(1, 1, 9, 9), _object(1, 1, 9, 9), _object(1, 1, 9, 9, name="dog"))
-    assert _checks(found) == {"box-twice": 1}
+    assert not _checks(found)
     assert len(found.images[0].objects) == 3
 
 

@@ -181,9 +181,9 @@ def test_what_can_be_mended_is_counted_with_file_and_line(read, box, check, left
     assert len(found.images[0].objects) == left
 
 
-def test_an_object_that_is_there_twice_is_kept_and_shown(read):
+def test_an_object_that_is_there_twice_is_kept(read):
     found = read("0 0.5 0.5 0.25 0.5\n" * 2)
-    assert _checks(found) == {"box-twice": 1}
+    assert not _checks(found)
     assert len(found.images[0].objects) == 2
 
 
