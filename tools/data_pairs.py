@@ -28,7 +28,7 @@ from torch import Tensor
 
 from densenet_suite.augment.policy import AugmentPolicy
 from densenet_suite.detection.coco_json import read_coco
-from densenet_suite.detection.data import DetectionSamples, collate
+from densenet_suite.detection.samples import DetectionSamples, collate
 from densenet_suite.pixel_cache import DiskCache, PixelCache, RamCache
 from densenet_suite.sampling import SampleKey
 

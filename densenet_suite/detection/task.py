@@ -6,12 +6,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from densenet_suite.collectives import sum_over_processes
-from densenet_suite.detection.data import DetectionSamples
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.loss import DetectionLoss, detection_loss
 from densenet_suite.detection.metric import CocoEvaluator, DetectionScores, to_file
 from densenet_suite.detection.model import EfficientDet
 from densenet_suite.detection.postprocess import Postprocess
+from densenet_suite.detection.samples import DetectionSamples
 from densenet_suite.detection.structures import DetectionBatch
 from densenet_suite.errors import ConfigError
 from densenet_suite.optim import Recipe

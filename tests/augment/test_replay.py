@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from densenet_suite.augment import library, preset_policy
 from densenet_suite.augment.masks import MaskAugment
-from densenet_suite.detection.data import DetectionSamples
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objects
+from densenet_suite.detection.samples import DetectionSamples
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.findings import Findings
 from densenet_suite.preprocess import Normalization

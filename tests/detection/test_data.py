@@ -13,8 +13,9 @@ from PIL import Image
 
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.detection.coco_json import read_coco
-from densenet_suite.detection.data import DetectionData, DetectionSamples, Sample, collate
+from densenet_suite.detection.data import DetectionData
 from densenet_suite.detection.layout import CocoFile
+from densenet_suite.detection.samples import DetectionSamples, Sample, collate
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.geometry import Letterbox

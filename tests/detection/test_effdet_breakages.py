@@ -12,10 +12,10 @@ from scenes import TINY, tiny_detector, write_coco
 
 from densenet_suite import ConfigError, DataError, DetectionData, DetectionTask, Postprocess, create_detector
 from densenet_suite.detection.anchors import anchor_boxes
-from densenet_suite.detection.data import Sample, collate
 from densenet_suite.detection.loss import detection_loss
 from densenet_suite.detection.matching import match_anchors
 from densenet_suite.detection.metric import CocoEvaluator, to_file
+from densenet_suite.detection.samples import Sample, collate
 from densenet_suite.detection.structures import IGNORE, Detections, RawDetections
 from densenet_suite.detection.variants import DETECTORS
 from densenet_suite.sampling import SequentialShard

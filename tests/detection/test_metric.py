@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from densenet_suite import DetectionData
 from densenet_suite.detection.coco_json import read_coco
-from densenet_suite.detection.data import DetectionSamples, collate
 from densenet_suite.detection.layout import find_split
 from densenet_suite.detection.metric import CocoEvaluator, to_file
+from densenet_suite.detection.samples import DetectionSamples, collate
 from densenet_suite.detection.structures import IGNORE, Detections
 from densenet_suite.sampling import SequentialShard
 
