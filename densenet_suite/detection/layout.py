@@ -7,14 +7,13 @@ import csv
 import json
 import mmap
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from densenet_suite.archives.shards import ShardSplit, find_shards
+from densenet_suite.detection.yolo_yaml import load_data_yaml
 from densenet_suite.errors import DataError
 from densenet_suite.geo.geojson_rasters import GeoJsonFiles, find_geojson
 
@@ -30,8 +29,6 @@ COLUMNS = {
     "ymax": ("ymax", "y_max", "y2", "bottom"),
     "class": ("class", "label", "class_name", "category", "category_name"),
 }
-_YAML_DEPTH = 16
-YAML_BYTES = 262_144  # thousands of class names fit into it
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _VOC_PICTURES = ("JPEGImages", "images")
 _VOC_ANNOTATIONS = ("Annotations", "annotations")
@@ -169,44 +166,6 @@ def _first_file_name(annotations: Path) -> str | None:
             return str(json.loads(found[1])) if found else None
     except (OSError, ValueError):
         return None  # reading the file properly will say what is wrong with it
-
-
-def load_data_yaml(path: Path) -> Mapping[str, Any]:
-    """Read the yaml of a YOLO dataset. Aliases and deep nesting, which make a small file endless, are refused.
-
-    Raises:
-        DataError: it cannot be read, or is no mapping.
-    """
-    where = str(path)
-    try:
-        if path.stat().st_size > YAML_BYTES:
-            raise DataError(f"yaml has {path.stat().st_size:,} bytes, the limit is {YAML_BYTES:,}", where=where)
-        text = path.read_text(encoding="utf-8-sig")
-        _check_events(text, where)
-        content = yaml.safe_load(text)
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError("yaml does not exist", where=where) from None
-    except yaml.MarkedYAMLError as error:
-        place = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise DataError(f"yaml is not valid: {error.problem}", where=where + place) from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"yaml cannot be read: {error}", where=where) from None
-    if not isinstance(content, dict):
-        raise DataError(f"yaml holds a {type(content).__name__}, not the keys names, train, val", where=where)
-    return content
-
-
-def _check_events(text: str, where: str) -> None:
-    """Refuse what would make reading a small file endless: aliases, and deep nesting, whose cost is its square."""
-    depth = 0
-    for event in yaml.parse(text):
-        if isinstance(event, yaml.AliasEvent):
-            raise DataError("yaml holds an alias (*name)", where=where, hint="write out what it stands for")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _YAML_DEPTH:
-            raise DataError(f"yaml is nested more than {_YAML_DEPTH} deep", where=where)
 
 
 def column_numbers(header: Iterable[str]) -> dict[str, int]:

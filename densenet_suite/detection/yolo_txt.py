@@ -31,8 +31,8 @@ from densenet_suite.detection.annotation_checks import (
 )
 from densenet_suite.detection.coordinates import to_corners
 from densenet_suite.detection.datasets import DetectionSet
-from densenet_suite.detection.layout import load_data_yaml
 from densenet_suite.detection.structures import ClassTable
+from densenet_suite.detection.yolo_yaml import load_data_yaml
 from densenet_suite.findings import Findings
 
 _TXT_BYTES = 16_777_216

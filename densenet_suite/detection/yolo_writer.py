@@ -20,8 +20,8 @@ from densenet_suite.detection.format_limits import (
     note_stripped_names,
     shared_classes,
 )
-from densenet_suite.detection.layout import YAML_BYTES
 from densenet_suite.detection.yolo_txt import label_file
+from densenet_suite.detection.yolo_yaml import YAML_BYTES
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.picture_files import picture_names, place_pictures

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densenet_suite.detection import layout as boxes
+from densenet_suite.detection.yolo_yaml import load_data_yaml
 from densenet_suite.division.split_files import (
     NewFiles,
     box_tables,
@@ -48,7 +49,7 @@ def new_files(opened: OpenedDataset, splits: Sequence[str], split_of: SplitOf) -
     if isinstance(first, PairedFiles):
         return _masks(root, splits, found, split_of)
     if isinstance(first, boxes.YoloFile):
-        return yolo_files(first.data, boxes.load_data_yaml(first.data), splits, split_of)
+        return yolo_files(first.data, load_data_yaml(first.data), splits, split_of)
     if isinstance(first, boxes.CsvFile):
         return box_tables(root, splits, [_column(files) for files in found], split_of)
     if isinstance(first, boxes.VocFolder):
