@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 
 from densenet_suite.archives.members import file_that_holds
 from densenet_suite.damaged import DamagedImages
+from densenet_suite.division.split_files import SPLITS
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
 from densenet_suite.pixel_cache import CachePlace, DiskCache, PixelCache, RamCache, cache_folder
 from densenet_suite.volumes.voxels import file_of
 
 logger = logging.getLogger(__name__)
-SPLITS = ("train", "val", "test")
 
 
 class Split(Protocol):
@@ -232,6 +232,7 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
 
     def _read_inside(self, name: str) -> S:
         """Read a split, and refuse files that are links out of the dataset."""
+        logger.info("the %s split is read as %s", name, self.recognised(name))
         split = self.read_split(name)
         outside = linked_outside(split.files, self.root)
         if outside:

@@ -50,9 +50,8 @@ class PixelCache(ABC):
             Exception: what `make` raises.
         """
         try:
-            state = file_that_holds(
-                path
-            ).stat()  # before it is read: should it change meanwhile, the entry is of a state that is past
+            # before it is read: should it change meanwhile, the entry is of a state that is past
+            state = file_that_holds(path).stat()
         except OSError:
             return make()  # which says what is wrong
         name = _digest(os.path.abspath(path), schema, str(_VERSION))

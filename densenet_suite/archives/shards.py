@@ -8,13 +8,14 @@ without an index are indexed by their headers.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from densenet_suite.archives.members import Member, scan
 from densenet_suite.errors import DataError
+from densenet_suite.findings import Findings
 
 FOLDER = "shards"
 INDEX = "index.json"
@@ -83,20 +84,22 @@ def find_shards(root: Path, aliases: Sequence[str]) -> ShardSplit | None:
     return None
 
 
-def verify(split: ShardSplit) -> None:
-    """Hold every shard of a split against its checksum in the index.
+def verify(archives: Iterable[Path], findings: Findings) -> None:
+    """Hold shards against their checksums in the index beside them.
 
-    Raises:
-        DataError: a shard has changed, or the index does not know it.
+    Args:
+        archives: the tars.
+        findings: takes those that have changed (errors), and those without a checksum (a note).
     """
-    known = _index(split.folder).get("shards", {})
-    for archive in split.archives:
+    for archive in archives:
+        entry = _index(archive.parent).get("shards", {}).get(archive.name, {})
+        if "sha256" not in entry:
+            findings.note("shard-unverified", f"{archive} has no checksum in {INDEX}")
+            continue
         with archive.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if known.get(archive.name, {}).get("sha256") != found:
-            raise DataError(
-                "shard is not the one that the index was made for", where=str(archive), hint="copy it again"
-            )
+        if found != entry["sha256"]:
+            findings.error("shard-changed", f"{archive} is not the one that the index was made for", "copy it again")
 
 
 def _index(folder: Path) -> dict[str, Any]:

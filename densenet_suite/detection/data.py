@@ -144,7 +144,6 @@ class DetectionData(LabelledData[DetectionSet]):
         if classes is None and name != "train" and (findings is None or "train" in self._read):
             train = self._get("train")
             classes = train.classes if train else None
-        logger.info("the %s split is read as %s", name, files)
         findings = findings or Findings(str(_place(files)), skip_damaged=self.reading.skip_damaged)
         if isinstance(files, CocoFile):
             return read_coco(name, files.annotations, files.images, classes, findings)

@@ -17,6 +17,7 @@ import yaml
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.files import write_text
 
+SPLITS = ("train", "val", "test")
 SplitOf = Mapping[Path, str | None]  # the split of each image; None: put aside
 
 

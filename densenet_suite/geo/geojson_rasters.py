@@ -9,10 +9,11 @@ import numpy as np
 
 from densenet_suite.errors import DataError, MissingExtraError
 from densenet_suite.findings import Findings
-from densenet_suite.geo.geojson import Shape, ShapeFile, read_geojson
+from densenet_suite.geo.geojson import CLASS_PROPERTIES, Shape, ShapeFile, read_geojson
 from densenet_suite.geo.geotiff import Georeference, open_geotiff
 from densenet_suite.images import IMAGE_SUFFIXES
 from densenet_suite.installed import is_installed
+from densenet_suite.reader_warnings import without_reader_warnings
 
 Array = np.ndarray[Any, Any]
 
@@ -70,8 +71,11 @@ def read_shapes(files: GeoJsonFiles, findings: Findings) -> list[RasterShapes]:
     paths = [path for path in sorted(files.images.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     paths = [path for path in paths if not path.name.startswith(".") and path.is_file()]
     if files.labels.is_dir():
-        return list(_one_by_one(files, paths, findings))
-    return _all_from_one(files.labels, paths, findings)
+        rasters = list(_one_by_one(files, paths, findings))
+    else:
+        rasters = _all_from_one(files.labels, paths, findings)
+    _note_classless(rasters, findings)
+    return rasters
 
 
 def _one_by_one(files: GeoJsonFiles, paths: Sequence[Path], findings: Findings) -> Iterator[RasterShapes]:
@@ -136,6 +140,28 @@ def _placed(path: Path, file: ShapeFile, findings: Findings) -> RasterShapes | N
     return RasterShapes(path, size, tuple(inside))
 
 
+def burn(shapes: Sequence[tuple[int, Shape]], size: tuple[int, int]) -> Array:
+    """Paint shapes into a mask, the later ones over the earlier.
+
+    Args:
+        shapes: the value of each, and the shape in pixels. A pixel is of a shape that its centre lies in.
+        size: (height, width).
+
+    Returns:
+        uint8 [h w], 0 where there is no shape.
+    """
+    from rasterio.features import rasterize
+
+    if not shapes:
+        return np.zeros(size, np.uint8)
+    painted = [
+        ({"type": "MultiPolygon", "coordinates": [[r.tolist() for r in rings] for rings in shape.polygons]}, value)
+        for value, shape in shapes
+    ]
+    with without_reader_warnings():  # which rasterio sets filters of its own against, in whatever thread it is called
+        return np.asarray(rasterize(painted, size, fill=0, dtype="uint8", all_touched=False))
+
+
 def to_pixels(shape: Shape, crs: Any, place: Georeference) -> Shape:
     """Return a shape in the pixels of a raster.
 
@@ -160,6 +186,16 @@ def to_pixels(shape: Shape, crs: Any, place: Georeference) -> Shape:
         return np.stack([a * xs + b * ys + c, d * xs + e * ys + f], 1)
 
     return Shape(shape.name, tuple(tuple(moved(ring) for ring in rings) for rings in shape.polygons), shape.place)
+
+
+def _note_classless(rasters: Sequence[RasterShapes], findings: Findings) -> None:
+    """Record features without a class where others have one."""
+    shapes = [shape for raster in rasters for shape in raster.shapes]
+    if any(shape.name is not None for shape in shapes):
+        for shape in shapes:
+            if shape.name is None:
+                known = ", ".join(CLASS_PROPERTIES)
+                findings.error("class-missing", f"{shape.place} has none of the properties {known}, as others have")
 
 
 def _outside(placed: RasterShapes, shapes: Sequence[Shape]) -> list[Shape]:

@@ -1,4 +1,4 @@
-"""GeoTIFFs, read and written by windows: the only module that knows rasterio (the extra `geo`)."""
+"""GeoTIFFs, read and written by windows, through rasterio (the extra `geo`)."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -12,10 +12,11 @@ from densenet_suite.archives.members import shard_groups
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.augment.capabilities import fit_to_data
 from densenet_suite.augment.masks import MaskAugment
+from densenet_suite.division.split_files import SPLITS
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.findings import Findings
 from densenet_suite.geo.geojson_rasters import GeoJsonFiles
-from densenet_suite.labelled_data import SPLITS, LabelledData, Reading
+from densenet_suite.labelled_data import LabelledData, Reading
 from densenet_suite.loading import Loader
 from densenet_suite.preprocess import Normalization
 from densenet_suite.sampling import SequentialShard, epoch_order

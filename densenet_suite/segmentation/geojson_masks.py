@@ -4,22 +4,20 @@ A pixel belongs to a polygon that its centre lies in, so that neighbours share n
 counts, and where there is none it is `background`. Holes are holes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.geo.geojson import CLASS_PROPERTIES, Shape
-from densenet_suite.geo.geojson_rasters import GeoJsonFiles, RasterShapes, read_shapes
+from densenet_suite.geo.geojson import Shape
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles, burn, read_shapes
 from densenet_suite.registry import did_you_mean
 from densenet_suite.segmentation.masks import DecodedMask
 from densenet_suite.segmentation.structures import MaskClasses
 
-Array = np.ndarray[Any, Any]
 ONLY_CLASS = "foreground"
 
 
@@ -45,9 +43,9 @@ class ShapeMask:
     def decode(self) -> DecodedMask:
         """Return the mask, uint8 [h w] or [k h w]."""
         if not self.classes.multilabel:
-            return DecodedMask(_painted(self.shapes, self.size))
+            return DecodedMask(burn(self.shapes, self.size))
         layers = [[(1, shape) for label, shape in self.shapes if label == i] for i in range(len(self.classes))]
-        return DecodedMask(np.stack([_painted(layer, self.size) for layer in layers]))
+        return DecodedMask(np.stack([burn(layer, self.size) for layer in layers]))
 
 
 def read_class_names(files: GeoJsonFiles) -> tuple[str, ...]:
@@ -74,9 +72,7 @@ def read_geojson_masks(
         classes: with which those of the features are matched by name.
         findings: takes what is wrong; images with faults are left out.
     """
-    rasters = read_shapes(files, findings)
-    note_classless(rasters, findings)
-    for raster in rasters:
+    for raster in read_shapes(files, findings):
         shapes = []
         for shape in sorted(raster.shapes, key=lambda shape: -shape.area):
             if _name(shape) in classes.names:
@@ -87,30 +83,5 @@ def read_geojson_masks(
         yield raster.path, ShapeMask(files.labels, raster.size, classes, tuple(shapes))
 
 
-def note_classless(rasters: list[RasterShapes], findings: Findings) -> None:
-    """Record features without a class where others have one."""
-    shapes = [shape for raster in rasters for shape in raster.shapes]
-    if any(shape.name is not None for shape in shapes):
-        for shape in shapes:
-            if shape.name is None:
-                known = ", ".join(CLASS_PROPERTIES)
-                findings.error("class-missing", f"{shape.place} has none of the properties {known}, as others have")
-
-
 def _name(shape: Shape) -> str:
     return ONLY_CLASS if shape.name is None else shape.name
-
-
-def _painted(shapes: Sequence[tuple[int, Shape]], size: tuple[int, int]) -> Array:
-    from rasterio.features import rasterize
-
-    if not shapes:
-        return np.zeros(size, np.uint8)
-    painted = [
-        (
-            {"type": "MultiPolygon", "coordinates": [[ring.tolist() for ring in rings] for rings in shape.polygons]},
-            label,
-        )
-        for label, shape in shapes
-    ]
-    return np.asarray(rasterize(painted, size, fill=0, dtype="uint8", all_touched=False))

@@ -1,6 +1,5 @@
 """TensorBoard's files, whose loss ends no run."""
 
-from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,10 +25,6 @@ class OptionalTensorBoard(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """See the base class."""
         self._writing(super().log_metrics, metrics, step)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Write none: the run folder has them."""
 
     @rank_zero_only
     def save(self) -> None:

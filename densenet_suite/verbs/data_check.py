@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from densenet_suite.archives.members import member_of
+from densenet_suite.archives.shards import verify
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.errors import DataError
 from densenet_suite.findings import SEVERITIES, Finding, Findings, Severity
@@ -122,7 +124,7 @@ def check_data(
         place: folder of a dataset, config file, or run folder.
         overrides: changes of the config, such as "data.size=512".
         task: detection or segmentation, where a folder holds both.
-        fast: leave out decoding the images, and with it damage and copies.
+        fast: leave out what reads the files of the images whole: damage, copies, checksums of shards.
 
     Raises:
         ConfigError: the config is wrong, or there is no such task.
@@ -168,6 +170,9 @@ def _check_labels(opened: OpenedDataset, splits: Mapping[str, Any]) -> dict[str,
 def _check_images(opened: OpenedDataset, splits: Mapping[str, Any], findings: Mapping[str, Findings]) -> dict[str, int]:
     from densenet_suite.image_checks import check_images
 
+    for name, split in splits.items():
+        members = [member for path in split.paths if (member := member_of(path)) is not None]
+        verify(sorted({member.archive for member in members}), findings[name])
     looked_at, found = dict(splits), dict(findings)
     if "train" in splits and "val" not in splits and opened.data.holdout > 0 and len(splits["train"]) > 1:
         looked_at["train"], looked_at["val"] = opened.data.divide(splits["train"])

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from densenet_suite.division.split_files import SPLITS
 from densenet_suite.errors import ConfigError, DataError
-from densenet_suite.verbs.dataset import SPLITS, open_dataset
+from densenet_suite.verbs.dataset import open_dataset
 
 _PANELS = 16  # to a sheet
 _COLUMNS = 4

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from densenet_suite.division.grouping import duplicates, named_groups, patients, scenes
+from densenet_suite.division.split_files import SPLITS
 from densenet_suite.division.stratification import join, stratify
 from densenet_suite.errors import ConfigError
 from densenet_suite.geo.footprints import blocks, default_block, read_footprints, too_near
@@ -16,7 +17,6 @@ from densenet_suite.volumes.voxels import file_of
 
 Array = np.ndarray[Any, Any]
 By = Literal["image", "group", "patient", "scene", "block"]
-SPLITS = ("train", "val", "test")
 _KEEPS_ITS_TILES = ("test", "val", "train")
 
 

@@ -9,13 +9,13 @@ from densenet_suite.config.load import config_from_values, load_config
 from densenet_suite.config.schema import Config
 from densenet_suite.config.tasks import TASKS
 from densenet_suite.detection import layout as boxes
+from densenet_suite.division.split_files import SPLITS
 from densenet_suite.errors import ConfigError, DataError, SuiteError
 from densenet_suite.geo.geojson_rasters import GeoJsonFiles
 from densenet_suite.registry import did_you_mean
 from densenet_suite.segmentation import layout as masks
 from densenet_suite.segmentation.pairing import PairedFiles
 
-SPLITS = ("train", "val", "test")
 _CONFIG_SUFFIXES = (".yaml", ".yml")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from webdataset import tariterators
 
 from densenet_suite.archives.shards import find_shards, verify
 from densenet_suite.archives.writing import ArchiveWriter, sample_keys, write_index
@@ -66,7 +67,18 @@ def test_the_index_says_what_a_shard_is(root):
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         for _, offset, size in entry["members"]:
             assert content[offset : offset + size].startswith((b"\x89PNG", b'{"n"'))
-    verify(find_shards(root, ("train",)))
+    findings = Findings("here", stops=False)
+    verify(find_shards(root, ("train",)).archives, findings)
+    assert not list(findings)
+
+
+def test_a_shard_without_checksum_is_said(root):
+    (root / "shards" / "index.json").unlink()
+    findings = Findings("here", stops=False)
+    verify(find_shards(root, ("train",)).archives[:1], findings)
+    assert [str(finding) for finding in findings] == [
+        f"{root / 'shards' / 'train-000000.tar'} has no checksum in index.json"
+    ]
 
 
 def test_a_shard_that_has_changed_is_noticed(root):
@@ -75,8 +87,10 @@ def test_a_shard_that_has_changed_is_noticed(root):
     content = bytearray(first.read_bytes())
     content[700] ^= 1
     first.write_bytes(content)
-    with pytest.raises(DataError, match="not the one that the index was made for"):
-        verify(split)
+    findings = Findings("here", stops=False)
+    verify(split.archives, findings)
+    assert [(finding.check, finding.count) for finding in findings] == [("shard-changed", 1)]
+    assert str(first) in str(next(iter(findings)))
     second.write_bytes(second.read_bytes() + b"\0" * 512)  # of another size, which is noticed at once
     with pytest.raises(DataError, match="not the one that the index was made for") as caught:
         list(split.samples())
@@ -127,7 +141,6 @@ def test_tar_reads_what_was_written(root):
 
 
 def test_webdataset_reads_what_was_written(root):
-    tariterators = pytest.importorskip("webdataset.tariterators")
     with ExitStack() as opened:
         streams = [
             {"url": str(path), "stream": opened.enter_context(path.open("rb"))}

@@ -1,5 +1,6 @@
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from densenet_suite.detection.geojson_boxes import read_geojson_boxes
 from densenet_suite.detection.layout import find_split as find_boxes
 from densenet_suite.errors import ConfigError, DataError, MissingExtraError
 from densenet_suite.findings import Findings
-from densenet_suite.geo.geojson import crosses_itself, read_geojson
-from densenet_suite.geo.geojson_rasters import GeoJsonFiles, read_shapes
+from densenet_suite.geo.geojson import Shape, crosses_itself, read_geojson
+from densenet_suite.geo.geojson_rasters import GeoJsonFiles, burn, read_shapes
 from densenet_suite.segmentation.datasets import read_segmentation
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import find_split, name_split
@@ -138,6 +139,20 @@ def test_a_pixel_belongs_to_the_polygon_that_its_centre_lies_in(tmp_path):
     expected = np.zeros((40, 60), np.uint8)
     expected[10:30, 6:26] = 1
     np.testing.assert_array_equal(mask, expected)
+
+
+def test_threads_paint_without_warnings_of_rasters_that_lie_nowhere():
+    shape = Shape("a", ((np.array([[2, 2], [9, 2], [9, 9], [2, 9], [2, 2]], float),),), "feature 1")
+    with ThreadPoolExecutor(8) as pool:
+        masks = list(pool.map(lambda _: burn([(1, shape)], (12, 12)), range(400)))
+    assert {int(mask.sum()) for mask in masks} == {49}
+
+
+@pytest.mark.parametrize("read", [mask_of, boxes_of])
+def test_features_without_a_class_where_others_have_one_stop_a_run(tmp_path, read):
+    root = dataset(tmp_path, feature(box(5, 10, 25, 30), label="roof"), feature(box(30, 2, 50, 12), height=3))
+    with pytest.raises(DataError, match=r"has none of the properties .*, as others have"):
+        read(root)
 
 
 def test_one_file_serves_all_images_and_what_is_on_none_is_counted(tmp_path):

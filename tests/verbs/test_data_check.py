@@ -13,6 +13,7 @@ from scenes import write_coco
 from densenet_suite import DataCheck, check_data, cli
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.synthetic import MASK_CLASSES, write_synthetic
+from densenet_suite.verbs.data_convert import convert_data
 
 TASKS = {
     "detection": ["data.size=384"],
@@ -54,6 +55,17 @@ def test_each_fault_of_boxes_is_found(faulty_boxes, fault):
 @pytest.mark.parametrize("fault", MASK_FAULTS)
 def test_each_fault_of_masks_is_found(faulty_masks, fault):
     assert MASK_FAULTS[fault] in found(faulty_masks)
+
+
+def test_shards_are_held_against_their_checksums(sound, tmp_path):
+    convert_data(sound, TASKS["detection"], out=tmp_path / "set", to="shards", task="detection")
+    assert not check_data(tmp_path / "set", TASKS["detection"]).of("error")
+    shard = tmp_path / "set" / "shards" / "val-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1  # in the header of a member, of which the index has all that is needed
+    shard.write_bytes(content)
+    assert ("val", "shard-changed") in found(check_data(tmp_path / "set", TASKS["detection"]))
+    assert ("val", "shard-changed") not in found(check_data(tmp_path / "set", TASKS["detection"], fast=True))
 
 
 @pytest.mark.parametrize("task", TASKS)
