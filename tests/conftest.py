@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "offline"))
+import quick_checks
 import sitecustomize  # noqa: F401  # blocks the network
+
+quick_checks.install()
 
 # one thread for each worker and for what it starts: several in each of several processes run many times slower
 os.environ["OMP_NUM_THREADS"] = "1"
