@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from densenet_suite.config.detection import DetectionConfig
+from densenet_suite.detection.anchor_coverage import AnchorPlan, check_network
+from densenet_suite.detection.box_table import BoxTable
 from densenet_suite.detection.build import create_detector, load_model, save_detector
-from densenet_suite.detection.checks import AnchorPlan, BoxTable, check_boxes, check_network
+from densenet_suite.detection.checks import check_boxes
 from densenet_suite.detection.data import DetectionData
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.layout import name_split

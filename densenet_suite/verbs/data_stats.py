@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from densenet_suite.detection.checks import BoxTable, object_sides
+from densenet_suite.detection.anchor_coverage import object_sides
+from densenet_suite.detection.box_table import BoxTable
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.files import write_json
 from densenet_suite.images import read_header

@@ -9,16 +9,10 @@ from detection.reference_matching import reference_matches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densenet_suite.detection.anchor_coverage import AnchorPlan, anchors_per_object, check_network, object_sides
+from densenet_suite.detection.box_table import BoxTable
 from densenet_suite.detection.boxes import box_iou
-from densenet_suite.detection.checks import (
-    AnchorPlan,
-    BoxTable,
-    _same_class_pairs,
-    anchors_per_object,
-    check_boxes,
-    check_network,
-    object_sides,
-)
+from densenet_suite.detection.checks import _same_class_pairs, check_boxes
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objects
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.findings import Findings
