@@ -14,7 +14,8 @@ from densenet_suite.geometry import Letterbox, resize
 from densenet_suite.images import read_pixels
 from densenet_suite.sampling import SampleKey
 from densenet_suite.segmentation.data import SegmentationData
-from densenet_suite.segmentation.datasets import SegmentationSet, read_scene
+from densenet_suite.segmentation.datasets import SegmentationSet
+from densenet_suite.segmentation.reading import read_scene
 
 Array = np.ndarray[Any, Any]
 PANEL = 560  # largest side of a picture in a sheet, in pixels

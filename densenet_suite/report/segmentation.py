@@ -14,8 +14,9 @@ from densenet_suite.files import write_text
 from densenet_suite.geometry import Letterbox, resize
 from densenet_suite.report.figures import finish
 from densenet_suite.report.task_report import PANEL, SHOWN, TaskReport
-from densenet_suite.segmentation.datasets import SegmentationSet, read_scene
+from densenet_suite.segmentation.datasets import SegmentationSet
 from densenet_suite.segmentation.metric import SegmentationScores
+from densenet_suite.segmentation.reading import read_scene
 from densenet_suite.segmentation.scenes import predict_image
 from densenet_suite.segmentation.structures import MaskClasses, SegmentationBatch
 from densenet_suite.segmentation.task import SegmentationTask, decide

@@ -23,11 +23,12 @@ from densenet_suite.sampling import SequentialShard, epoch_order
 from densenet_suite.segmentation.class_file import read_class_file
 from densenet_suite.segmentation.class_table import RawValue, RawValues
 from densenet_suite.segmentation.crops import choose_crop
-from densenet_suite.segmentation.datasets import SegmentationSet, hold_out, read_segmentation, source_of
+from densenet_suite.segmentation.datasets import SegmentationSet, hold_out
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import CocoFile, SplitFiles, find_split, name_split
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
+from densenet_suite.segmentation.reading import read_segmentation, source_of
 from densenet_suite.segmentation.samples import SameSizeBatches, SegmentationSamples, collate, missing_pixel
 from densenet_suite.segmentation.statistics import normalization_for
 from densenet_suite.segmentation.structures import MaskClasses, SegmentationBatch

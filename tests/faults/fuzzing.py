@@ -35,10 +35,11 @@ from densenet_suite.errors import ConfigError, DataError, SuiteError
 from densenet_suite.images import read_header, read_pixels
 from densenet_suite.rasters import read_raster
 from densenet_suite.segmentation import layout as mask_layout
-from densenet_suite.segmentation.datasets import SegmentationSet, read_scene, read_segmentation
+from densenet_suite.segmentation.datasets import SegmentationSet
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import Pair, PairedFiles
+from densenet_suite.segmentation.reading import read_scene, read_segmentation
 from densenet_suite.segmentation.structures import IGNORE
 
 HEIGHT, WIDTH = 18, 24

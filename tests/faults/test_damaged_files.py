@@ -28,9 +28,9 @@ from densenet_suite.findings import Findings
 from densenet_suite.images import open_image, read_header, read_image
 from densenet_suite.rasters import read_raster
 from densenet_suite.reader_warnings import without_reader_warnings
-from densenet_suite.segmentation.datasets import read_segmentation
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import CocoFile, find_split
+from densenet_suite.segmentation.reading import read_segmentation
 
 CASES = 2000
 

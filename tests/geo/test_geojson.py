@@ -14,9 +14,9 @@ from densenet_suite.errors import ConfigError, DataError, MissingExtraError
 from densenet_suite.findings import Findings
 from densenet_suite.geo.geojson import Shape, crosses_itself, read_geojson
 from densenet_suite.geo.geojson_rasters import GeoJsonFiles, burn, read_shapes
-from densenet_suite.segmentation.datasets import read_segmentation
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import find_split, name_split
+from densenet_suite.segmentation.reading import read_segmentation
 from densenet_suite.verbs.dataset import recognise_task
 
 UTM = rasterio.CRS.from_epsg(32631)

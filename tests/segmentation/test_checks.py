@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from densenet_suite.segmentation.checks import check_crops, check_masks
-from densenet_suite.segmentation.datasets import read_segmentation
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import find_split
+from densenet_suite.segmentation.reading import read_segmentation
 
 TABLE = {"ground": 0, "thing": 1, "line": 2}
 

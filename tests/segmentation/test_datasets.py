@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from densenet_suite.errors import DataError
-from densenet_suite.segmentation.datasets import count_classes, hold_out, read_scene, read_segmentation
+from densenet_suite.segmentation.datasets import hold_out
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import find_split, name_split
 from densenet_suite.segmentation.masks import MaskCodec
+from densenet_suite.segmentation.reading import count_classes, read_scene, read_segmentation
 from densenet_suite.segmentation.structures import MaskClasses
 
 TABLE = {"ground": 0, "road": 1, "car": 2}

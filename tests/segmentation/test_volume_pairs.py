@@ -8,12 +8,13 @@ from volume_files import SECRETS, case, dicom_file, patient, series, stored_as, 
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.segmentation import datasets, volume_pairs
+from densenet_suite.segmentation import reading, volume_pairs
 from densenet_suite.segmentation.data import SegmentationData
-from densenet_suite.segmentation.datasets import hold_out, read_scene, read_segmentation
+from densenet_suite.segmentation.datasets import hold_out
 from densenet_suite.segmentation.discover import find_codec
 from densenet_suite.segmentation.layout import find_split
 from densenet_suite.segmentation.pairing import Pair, pair_folders
+from densenet_suite.segmentation.reading import read_scene, read_segmentation
 from densenet_suite.segmentation.volume_pairs import cut_volumes
 from densenet_suite.volumes.scenes import find_scenes
 from densenet_suite.volumes.voxels import file_of
@@ -190,7 +191,7 @@ def test_masks_are_read_with_many_threads_without_unpacking_twice(tmp_path, monk
 
     assert len(read(tmp_path)) == 12
     assert len(opened) <= 1
-    assert datasets._READERS > 1
+    assert reading._READERS > 1
 
 
 def nnunet(root, channels=2):

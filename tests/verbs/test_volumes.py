@@ -11,7 +11,7 @@ from densenet_suite.errors import DataError
 from densenet_suite.labelled_data import Reading
 from densenet_suite.rasters import read_raster
 from densenet_suite.segmentation.data import SegmentationData
-from densenet_suite.segmentation.datasets import read_scene
+from densenet_suite.segmentation.reading import read_scene
 from densenet_suite.verbs.data_check import check_data
 from densenet_suite.verbs.data_convert import convert_data
 from densenet_suite.verbs.dataset import open_dataset
