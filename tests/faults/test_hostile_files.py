@@ -16,11 +16,11 @@ from faults.fuzzing import picture
 from faults.mutations import HOSTILE_CHUNKS
 
 from densenet_suite.config.load import load_config
-from densenet_suite.detection import layout as box_layout
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
+from densenet_suite.detection.yolo_yaml import load_data_yaml
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.images import read_header, read_image
 from densenet_suite.rasters import read_raster
@@ -135,7 +135,7 @@ def test_a_tag_in_a_yaml_is_refused_and_not_run(tmp_path: Path, tag: str) -> Non
     text = f"train: images\nnames: {tag} [{tmp_path / 'canary'}]\n"
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(DataError, match=r"yaml is not valid: could not determine a constructor .*data\.yaml:2"):
-        box_layout.load_data_yaml(tmp_path / "data.yaml")
+        load_data_yaml(tmp_path / "data.yaml")
     config = tmp_path / "config.yaml"
     config.write_text(f"task: detection\nname: {tag} [{tmp_path / 'canary'}]\n")
     with pytest.raises(ConfigError):
@@ -208,6 +208,6 @@ def test_aliases_of_a_yaml_are_refused_before_they_grow(tmp_path: Path) -> None:
     levels = "".join(f"b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]\n" for i in range(1, 20))
     (tmp_path / "data.yaml").write_text(f"b0: &b0 [a]\n{levels}train: images\nnames: *b19\n")
     with pytest.raises(DataError, match="yaml holds an alias"):
-        box_layout.load_data_yaml(tmp_path / "data.yaml")
+        load_data_yaml(tmp_path / "data.yaml")
     with pytest.raises(ConfigError, match="aliases are refused"):
         load_config(tmp_path / "data.yaml")
