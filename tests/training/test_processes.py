@@ -8,20 +8,41 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
+from training.two_processes import FIXED
 
-from densenet_suite import evaluate, train
+from densenet_suite import evaluate
+from densenet_suite.config.load import load_config
+from densenet_suite.training.fit import fit
 from densenet_suite.training.metrics_log import read_metrics
+from densenet_suite.training.run import Run
+
+TASKS = {"detection": "tiny_config", "segmentation": "tiny_segmenter_config"}
 
 
-@pytest.fixture(scope="module", params=["tiny_config", "tiny_segmenter_config"], ids=["detection", "segmentation"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tiny_config = request.getfixturevalue(request.param)
-    output = tmp_path_factory.mktemp("two")
-    command = ["-m", "densenet_suite", "train", str(tiny_config), f"output={output}", "train.batch=2"]
-    command += ["trainer.devices=2", "trainer.strategy=ddp", "train.epochs=2"]
-    done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True)
+def start(*arguments: object) -> str:
+    """Run Python and return what it says."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("report:") == 1
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_config: Path, tiny_segmenter_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run of each task with frozen norms, and of one of segmentation as it comes."""
+    output = tmp_path_factory.mktemp("two")
+    said = start(REPOSITORY / "tests/training/two_processes.py", output, tiny_config, tiny_segmenter_config)
+    assert said.count("report:") == 1
+    return output
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "segmentation":
+        return request.getfixturevalue("runs") / "whole-001"
+    output = tmp_path_factory.mktemp("one-command")
+    options = [f"output={output}", "train.batch=2", "trainer.devices=2", "trainer.strategy=ddp", "train.epochs=2"]
+    said = start("-m", "densenet_suite", "train", request.getfixturevalue(TASKS[request.param]), *options)
+    assert said.count("report:") == 1
     (run,) = output.iterdir()
     return run
 
@@ -47,25 +68,27 @@ def test_both_processes_log_one_history(folder: Path) -> None:
     assert (folder / "log.txt").read_text().count("epoch 2/2") == 1
 
 
-@pytest.mark.parametrize("config_name", ["tiny_config", "tiny_segmenter_config"], ids=["detection", "segmentation"])
-def test_two_processes_learn_what_one_with_the_doubled_batch_does(request, tmp_path: Path, config_name: str) -> None:
-    config = request.getfixturevalue(config_name)
-    # 21 steps; batch norms are frozen, as those of the CPU see the images of their own process only
-    fixed = ["train.epochs=7", "trainer.check_val_every_n_epoch=7", "train.freeze=['*norm*']", "model.drop_path=0.0"]
-    fixed += ["train.ema=0.0", "train.recalibrate=0", f"output={tmp_path}"]
-    fixed += ["train.optimizer.name=sgd", "train.optimizer.lr=0.08"]  # adamw makes much of what is nearly nothing
-    two = ["name=two", "train.batch=2", "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
-    command = [sys.executable, "-m", "densenet_suite", "train", str(config), *fixed, *two]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    train(config, [*fixed, "name=one", "train.batch=4"])
-    ends = [torch.load(tmp_path / f"{name}-001" / "checkpoints" / "last.ckpt") for name in ("two", "one")]
-    assert [end["global_step"] for end in ends] == [21, 21]
-    start = train(config, [*fixed, "name=start", "train.batch=4", "train.optimizer.lr=1.0e-12", "train.epochs=1"])
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_learn_what_one_with_the_doubled_batch_does(
+    request: pytest.FixtureRequest, runs: Path, tmp_path: Path, task: str
+) -> None:
+    config = request.getfixturevalue(TASKS[task])
+    two = runs / f"two-{config.parent.name}-001"
+
+    def fit_alone(name: str, *overrides: str) -> Run:
+        checked = load_config(config, [*FIXED, f"output={tmp_path}", f"name={name}", "train.batch=4", *overrides])
+        run = Run.create(checked)
+        fit(checked, run)
+        return run
+
+    one = fit_alone("one")
+    ends = [torch.load(folder / "checkpoints" / "last.ckpt") for folder in (two, one.dir)]
+    assert [end["global_step"] for end in ends] == [9, 9]
+    start = fit_alone("start", "train.optimizer.lr=1.0e-12", "train.epochs=1", "trainer.check_val_every_n_epoch=1")
     begun = torch.load(start.last_checkpoint)["state_dict"]
     moved = max(float((value - begun[name]).abs().max()) for name, value in ends[1]["state_dict"].items())
     assert moved > 1e-3
     torch.testing.assert_close(ends[0]["state_dict"], ends[1]["state_dict"], rtol=1e-5, atol=1e-6)
-    losses = [read_metrics(tmp_path / f"{name}-001" / "metrics.csv") for name in ("two", "one")]
+    losses = [read_metrics(folder / "metrics.csv") for folder in (two, one.dir)]
     for ours, theirs in zip(*losses, strict=True):
         assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), rel=1e-4)
