@@ -33,6 +33,10 @@ _OWN_TRAINER_KEYS = {
 }
 
 
+# strategies of Lightning that no process has the whole network under
+_DIVIDING = ("fsdp", "deepspeed", "model_parallel")
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values are never silently converted, numbers are finite."""
 
@@ -129,6 +133,12 @@ class Config(Section):
         for key in value:
             if key in _OWN_TRAINER_KEYS:
                 raise ValueError(f"trainer.{key} is decided by {_OWN_TRAINER_KEYS[key]}")
+            if key == "strategy" and any(kind in str(value[key]) for kind in _DIVIDING):
+                raise ValueError(
+                    f"trainer.strategy {value[key]} divides the weights among processes, and runs keep them whole, for "
+                    f"their averages and checkpoints; the largest network here, of 480 million weights, takes 10 GB "
+                    f"with all that belongs to it: use ddp, and model.checkpointing=true where a step does not fit"
+                )
             if key not in known:
                 hint = did_you_mean(key, known)
                 raise ValueError(f"Lightning's Trainer has no argument {key!r}" + (f"; {hint}" if hint else ""))

@@ -11,6 +11,7 @@ from densenet_suite.files import write_json
 from densenet_suite.loading import plain_worker_errors
 from densenet_suite.report.tasks import REPORTS
 from densenet_suite.training.fit import quiet
+from densenet_suite.training.launch import plain_process_errors, trainer_options
 from densenet_suite.training.slices import SLICES
 
 logger = logging.getLogger(__name__)
@@ -29,9 +30,9 @@ def evaluate_model(path: Path, config: Config, split: str, folder: Path | None) 
     model, _ = parts.load(path)
     data = parts.data(config, model)
     task = parts.trained(config, model.to(memory_format=torch.channels_last))
-    keep = ("accelerator", "devices", "num_nodes", "strategy", "precision", "limit_val_batches")
-    options = {name: value for name, value in config.trainer.items() if name in keep}
-    with quiet(), plain_worker_errors():
+    keep = ("accelerator", "devices", "num_nodes", "strategy", "plugins", "precision", "limit_val_batches")
+    options = {name: value for name, value in trainer_options(config).items() if name in keep}
+    with quiet(), plain_worker_errors(), plain_process_errors():
         trainer = L.Trainer(
             **options,
             logger=False,

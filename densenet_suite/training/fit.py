@@ -29,6 +29,7 @@ from densenet_suite.training.epoch_means import EpochMeans
 from densenet_suite.training.faults import Faults, Storage
 from densenet_suite.training.finite_steps import FiniteSteps, LossSpikes
 from densenet_suite.training.interruption import InterruptedRunError, Interruption
+from densenet_suite.training.launch import plain_process_errors, trainer_options
 from densenet_suite.training.memory import smaller_batch
 from densenet_suite.training.metrics_log import MetricsLog, read_metrics
 from densenet_suite.training.run import Run
@@ -97,7 +98,8 @@ def _fit(config: Config, run: Run, faults: Faults, callbacks: Sequence[L.Callbac
     state.write_summary("running", trainer)
     status, reason = "failed", None
     try:
-        trainer.fit(task, data, ckpt_path=_start(run) if resume else None)
+        with plain_process_errors():
+            trainer.fit(task, data, ckpt_path=_start(run) if resume else None)
         status = "finished"
     except InterruptedRunError:
         status = "interrupted"
@@ -182,7 +184,8 @@ def _trainer(state: _State, callbacks: Sequence[L.Callback], *, validates: bool)
     if train.early_stop is not None and validates:
         patience, min_delta = train.early_stop.patience, train.early_stop.min_delta
         own.append(EarlyStopping(monitor, mode="max", patience=patience, min_delta=min_delta))
-    options: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False} | config.trainer
+    options = {"num_sanity_val_steps": 0, "enable_model_summary": False, **trainer_options(config)}
+    options["plugins"] += [SafeCheckpointIO(run.last_checkpoint, run.previous_checkpoint, state.storage)]
     if not validates:
         options["limit_val_batches"] = 0
     return L.Trainer(
@@ -191,7 +194,6 @@ def _trainer(state: _State, callbacks: Sequence[L.Callback], *, validates: bool)
         accumulate_grad_batches=train.accumulate,
         gradient_clip_val=train.clip or None,
         callbacks=own,
-        plugins=[SafeCheckpointIO(run.last_checkpoint, run.previous_checkpoint, state.storage)],
         logger=_loggers(run, state.storage),
         enable_progress_bar=False,
         use_distributed_sampler=False,
@@ -222,6 +224,7 @@ def quiet() -> Iterator[None]:
     names = (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.fabric.utilities.rank_zero",
+        "lightning.fabric.utilities.distributed",
         "lightning.pytorch",
     )
     levels = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
@@ -236,6 +239,7 @@ def quiet() -> Iterator[None]:
             ".*GPU available but not used.*",
             ".*in eval mode at the start of training.*",  # frozen batch norms
             ".*checkpoint that ended before the epoch ended.*",  # our sampler goes on where it was
+            ".*all_gather is deprecated.*",  # Lightning 2.6.6 on torch 2.14
         ):
             warnings.filterwarnings("ignore", message)
         try:

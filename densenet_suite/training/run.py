@@ -17,7 +17,7 @@ from densenet_suite.config.load import load_config, save_config
 from densenet_suite.config.schema import Config
 from densenet_suite.errors import ConfigError
 from densenet_suite.files import write_json
-from densenet_suite.processes import is_first_process
+from densenet_suite.processes import Launch, is_first_process
 
 logger = logging.getLogger("densenet_suite")
 
@@ -51,10 +51,31 @@ class Run:
         The further processes of a distributed run open the folder of the first.
 
         Raises:
-            ConfigError: a further process does not know of the first, or there is no free number.
+            ConfigError: there is no free number, the first process could not make the folder, or is not known.
         """
+        launch = Launch.read()
+        if launch is not None:
+            from densenet_suite.training.launch import from_first_process
+
+            return cls(Path(from_first_process(launch, config, lambda: str(cls._make(config)))))
         if not is_first_process():
             return cls._of_first_process()
+        folder = cls._make(config)
+        os.environ[_FOLDER_VARIABLE] = str(folder)
+        return cls(folder)
+
+    @classmethod
+    def _of_first_process(cls) -> Self:
+        folder = os.environ.get(_FOLDER_VARIABLE)
+        if folder is None:
+            raise ConfigError(
+                "RANK, LOCAL_RANK or NODE_RANK is set, and no launcher that is known: torchrun, Slurm's srun",
+                hint="start a single process, with trainer.devices=2 or more: it starts the others",
+            )
+        return cls(Path(folder))
+
+    @classmethod
+    def _make(cls, config: Config) -> Path:
         output = Path(config.output).expanduser().resolve()
         output.mkdir(parents=True, exist_ok=True)
         for number in range(1, 10_000):
@@ -68,19 +89,8 @@ class Run:
                 (folder / part).mkdir()
             save_config(config, run.config_path)
             write_json(folder / "env.json", environment())
-            os.environ[_FOLDER_VARIABLE] = str(folder)
-            return run
+            return folder
         raise ConfigError(f"there are 9999 runs named {config.name}", where=str(output), hint="choose another name")
-
-    @classmethod
-    def _of_first_process(cls) -> Self:
-        folder = os.environ.get(_FOLDER_VARIABLE)
-        if folder is None:
-            raise ConfigError(
-                "this process is a further one of a distributed run, and does not know the run folder of the first",
-                hint="start a single process, with trainer.devices=2 or more: it starts the others",
-            )
-        return cls(Path(folder))
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
@@ -156,7 +166,12 @@ class Run:
     def logging(self) -> Iterator[None]:
         """Write what is logged to log.txt too, and to the terminal where nobody else does; from the first process."""
         if not is_first_process():
-            yield
+            quiet = logging.NullHandler()  # without a handler, Python writes warnings to the terminal
+            logger.addHandler(quiet)
+            try:
+                yield
+            finally:
+                logger.removeHandler(quiet)
             return
         handlers: list[logging.Handler] = [logging.FileHandler(self.dir / "log.txt", encoding="utf-8")]
         handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
