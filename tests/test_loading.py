@@ -76,7 +76,7 @@ def test_a_fault_of_the_program_names_sample_file_and_stage(workers):
 
 
 def test_a_worker_that_hangs_is_told_by_the_files_it_was_to_read():
-    samples = Numbers(8, {5: lambda: time.sleep(60)}, trains=False)
+    samples = Numbers(8, {5: lambda: time.sleep(5)}, trains=False)
     with pytest.raises(SuiteError) as caught:
         _epoch(samples, 1, batch=2, timeout=1)
     (problem,) = caught.value.problems

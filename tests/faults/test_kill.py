@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from densenet_suite import resume
 from densenet_suite.training.run import Run
 
-OVERRIDES = ["train.epochs=3", "train.batch=2", "train.accumulate=2", "model.drop_path=0.2"]
+OVERRIDES = ["train.epochs=2", "train.batch=2", "train.accumulate=2", "model.drop_path=0.2"]
 
 
 @pytest.mark.parametrize("config_name", ["tiny_config", "tiny_segmenter_config"], ids=["detection", "segmentation"])

@@ -10,9 +10,9 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import REPOSITORY
 
 from densenet_suite import load, resume
+from densenet_suite.cli import main
 from densenet_suite.config.load import load_config
 from densenet_suite.errors import SuiteError
 from densenet_suite.training.checkpoint_file import read_checkpoint
@@ -50,9 +50,18 @@ def start(tiny_segmenter_config: Path, tmp_path: Path):
     return begin
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_segmenter_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run of four epochs that always had room."""
+    options = [f"output={tmp_path_factory.mktemp('whole')}", "train.batch=6", "train.epochs=4"]
+    config = load_config(tiny_segmenter_config, options)
+    run = Run.create(config)
+    fit(config, run)
+    return run
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer
-def test_a_run_outlasts_a_disk_that_is_full_for_a_while(start, caplog) -> None:
-    whole = start("train.epochs=4")
+def test_a_run_outlasts_a_disk_that_is_full_for_a_while(start, whole: Run, caplog) -> None:
     with caplog.at_level("WARNING", "densenet_suite"):
         run = start("train.epochs=4", "train.unsaved_checkpoints=2", callbacks=(FullDisk(range(1, 3)),))
     assert run.summary["status"] == "finished"
@@ -65,11 +74,10 @@ def test_a_run_outlasts_a_disk_that_is_full_for_a_while(start, caplog) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer
-def test_a_run_that_cannot_save_stops_whole_and_goes_on_when_there_is_room(start) -> None:
-    whole = start("train.epochs=4")
+def test_a_run_that_cannot_save_stops_whole_and_goes_on_when_there_is_room(start, whole: Run, tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=r"could not be written 2 times in a row(.|\n)*densenet-suite resume"):
         start("train.epochs=4", "train.unsaved_checkpoints=1", callbacks=(FullDisk(range(1, 4)),))
-    run = Run(whole.dir.with_name("tiny-002"))
+    run = Run(tmp_path / "tiny-001")
     assert read_checkpoint(run.last_checkpoint)["epoch"] == 0  # written before the disk was full
     assert run.summary["status"] == "failed"
     assert load(run.dir) is not None  # the model file is one of a whole epoch
@@ -97,16 +105,10 @@ def test_a_read_only_folder_is_counted_as_what_it_is(start, monkeypatch) -> None
         start("train.epochs=3", "train.unsaved_checkpoints=0")
 
 
-_TMPFS = """
-import sys
-from densenet_suite.cli import main
-main(sys.argv[1:])
-"""
-
-
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a tmpfs of its own takes root on Linux")
 def test_on_a_disk_too_small_for_its_checkpoints_a_run_ends_with_the_sentence(
-    tiny_segmenter_config: Path, tmp_path: Path
+    tiny_segmenter_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -114,13 +116,14 @@ def test_on_a_disk_too_small_for_its_checkpoints_a_run_ends_with_the_sentence(
     if mounted.returncode:
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
-        command = [sys.executable, "-c", _TMPFS, "train", tiny_segmenter_config, f"output={disk}"]
-        command += ["train.unsaved_checkpoints=0", "train.epochs=2"]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-        assert done.returncode == 1, done.stderr
-        assert "last.ckpt could not be written: No space left on device" in done.stderr
-        assert "make room, or make the folder writable" in done.stderr
-        assert "Traceback" not in done.stderr
+        options = ["train.unsaved_checkpoints=0", "train.epochs=2"]
+        with pytest.raises(SystemExit) as ended:
+            main(["train", str(tiny_segmenter_config), f"output={disk}", *options])
+        said = capsys.readouterr().err
+        assert ended.value.code == 1, said
+        assert "last.ckpt could not be written: No space left on device" in caplog.text
+        assert "make room, or make the folder writable" in said
+        assert "Traceback" not in said
         assert not list(disk.rglob(".*.tmp-*"))
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)  # TensorBoard's writer may hold a file there
