@@ -51,7 +51,11 @@ def _epoch(samples, workers=0, epoch=0, batch=4, **options):
     loader = Loader(samples, list, workers, sampler=sampler, batch=batch, **options)
     if samples.trains:
         sampler.set_epoch(epoch)
-    return [sample for batch in loader for sample in batch]
+    try:
+        return [sample for batch in loader for sample in batch]
+    finally:
+        if loader._iterator is not None:  # left to the collector of garbage, each worker is waited for 10 seconds
+            loader._iterator._shutdown_workers()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -76,7 +80,7 @@ def test_a_fault_of_the_program_names_sample_file_and_stage(workers):
 
 
 def test_a_worker_that_hangs_is_told_by_the_files_it_was_to_read():
-    samples = Numbers(8, {5: lambda: time.sleep(5)}, trains=False)
+    samples = Numbers(8, {5: lambda: time.sleep(4)}, trains=False)
     with pytest.raises(SuiteError) as caught:
         _epoch(samples, 1, batch=2, timeout=1)
     (problem,) = caught.value.problems
