@@ -331,7 +331,6 @@ def test_a_trainer_of_ones_own_can_use_it(painted, tmp_path):
     ("name", "options", "bands", "classes"),
     [
         ("isbi-em", {"classes": {"membrane": 0, "cell": 255}}, 1, 2),
-        ("camvid", {"ignore": (11,)}, 3, 11),
         ("dubai-aerial", {}, 3, 6),
         ("dsb2018-nuclei", {}, 3, 2),
     ],
