@@ -67,7 +67,7 @@ class Run:
     @classmethod
     def _of_first_process(cls) -> Self:
         folder = os.environ.get(_FOLDER_VARIABLE)
-        if folder is None:
+        if not folder:
             raise ConfigError(
                 "RANK, LOCAL_RANK or NODE_RANK is set, and no launcher that is known: torchrun, Slurm's srun",
                 hint="start a single process, with trainer.devices=2 or more: it starts the others",

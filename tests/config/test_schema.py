@@ -179,7 +179,8 @@ def test_a_reserved_argument_of_the_trainer_says_who_decides_it(key):
 
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_3", "model_parallel"])
 def test_strategies_that_divide_the_weights_are_refused(strategy):
-    assert f"trainer.strategy {strategy} divides the weights among processes" in _message(trainer={"strategy": strategy})
+    message = _message(trainer={"strategy": strategy})
+    assert f"trainer.strategy {strategy} divides the weights among processes" in message
 
 
 def test_reserved_arguments_are_the_trainers_and_other_keys_decide_them():

@@ -2,71 +2,22 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from training.launchers import TRAIN, by_lightning, by_slurm, by_torchrun, finish, start
 
 from densenet_suite.config.load import load_config
 from densenet_suite.errors import ConfigError
 from densenet_suite.training.launch import Processes, trainer_options
-
-TRAIN = ["-m", "densenet_suite", "train"]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def by_lightning(arguments: list[str]) -> list[subprocess.Popen]:
-    return [start([sys.executable, *TRAIN, *arguments, "trainer.devices=2", "trainer.strategy=ddp"])]
-
-
-def by_torchrun(arguments: list[str]) -> list[subprocess.Popen]:
-    return [
-        start([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *TRAIN, *arguments])
-    ]
-
-
-def by_slurm(arguments: list[str]) -> list[subprocess.Popen]:
-    """Start what srun would on two machines with a process each."""
-    common = {
-        "SLURM_JOB_ID": "1",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_LOCALID": "0",
-        "MASTER_PORT": str(free_port()),
-    }
-    own = [{"SLURM_PROCID": rank, "SLURM_NODEID": rank} for rank in "01"]
-    return [start([sys.executable, *TRAIN, *arguments], **common, **variables) for variables in own]
-
-
-def start(command: list[str], **variables: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def test_launchers_give_the_same_run(tiny_config: Path, tmp_path: Path) -> None:
     found = {}
     for launcher in (by_torchrun, by_slurm):
         output = tmp_path / launcher.__name__
-        processes = launcher([str(tiny_config), f"output={output}", "train.batch=2"])
-        said = "".join(process.communicate(timeout=300)[0] for process in processes)
-        assert [process.returncode for process in processes] == [0] * len(processes), said
+        said = finish(launcher([tiny_config, f"output={output}", "train.batch=2"]))
         assert said.count("report:") == 2, said  # in the log, and at the end
         (run,) = output.iterdir()
         found[launcher] = [(run / name).read_text() for name in ("metrics.csv", "eval/val/metrics.json")]
@@ -77,7 +28,7 @@ def test_launchers_give_the_same_run(tiny_config: Path, tmp_path: Path) -> None:
 def test_a_process_that_dies_ends_all_with_one_message(
     launcher, first: bool, tiny_config: Path, tmp_path: Path
 ) -> None:
-    processes = launcher([str(tiny_config), f"output={tmp_path}", "train.batch=2", "train.epochs=999"])
+    processes = launcher([tiny_config, f"output={tmp_path}", "train.batch=2", "train.epochs=999"])
     run = tmp_path / "tiny-001"
     while not (run / "metrics.csv").exists():
         assert all(process.poll() is None for process in processes)
@@ -119,7 +70,7 @@ def test_lightning_is_told_of_what_a_launcher_has_started(tiny_config: Path, mon
 
 
 def test_a_process_of_an_unknown_launcher_is_refused(tiny_config: Path, tmp_path: Path) -> None:
-    done = start([sys.executable, *TRAIN, str(tiny_config), f"output={tmp_path}"], LOCAL_RANK="1")
+    done = start([*TRAIN, tiny_config, f"output={tmp_path}"], LOCAL_RANK="1", DENSENET_SUITE_RUN="")
     said = done.communicate(timeout=60)[0]
     assert done.returncode == 2, said
     assert "RANK, LOCAL_RANK or NODE_RANK is set, and no launcher that is known" in said

@@ -1,13 +1,12 @@
 """A run on two processes of this machine: one folder, every image judged once, the scores of a single process."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import REPOSITORY
+from training.launchers import by_lightning, by_slurm, finish
 from training.two_processes import FIXED
 
 from densenet_suite import evaluate
@@ -19,19 +18,13 @@ from densenet_suite.training.run import Run
 TASKS = {"detection": "tiny_config", "segmentation": "tiny_segmenter_config"}
 
 
-def start(*arguments: object) -> str:
-    """Run Python and return what it says."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def runs(tiny_config: Path, tiny_segmenter_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a run of each task with frozen norms, and of one of segmentation as it comes."""
     output = tmp_path_factory.mktemp("two")
-    said = start(REPOSITORY / "tests/training/two_processes.py", output, tiny_config, tiny_segmenter_config)
-    assert said.count("report:") == 1
+    program = [REPOSITORY / "tests/training/two_processes.py"]
+    said = finish(by_slurm([output, tiny_config, tiny_segmenter_config], program))
+    assert said.count("report:") == 2  # in the log, and at the end
     return output
 
 
@@ -40,9 +33,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "segmentation":
         return request.getfixturevalue("runs") / "whole-001"
     output = tmp_path_factory.mktemp("one-command")
-    options = [f"output={output}", "train.batch=2", "trainer.devices=2", "trainer.strategy=ddp", "train.epochs=2"]
-    said = start("-m", "densenet_suite", "train", request.getfixturevalue(TASKS[request.param]), *options)
-    assert said.count("report:") == 1
+    config = request.getfixturevalue(TASKS[request.param])
+    said = finish(by_lightning([config, f"output={output}", "train.batch=2", "train.epochs=2"]))
+    assert said.count("report:") == 2
     (run,) = output.iterdir()
     return run
 
@@ -76,14 +69,14 @@ def test_two_processes_learn_what_one_with_the_doubled_batch_does(
     two = runs / f"two-{config.parent.name}-001"
 
     def fit_alone(name: str, *overrides: str) -> Run:
-        checked = load_config(config, [*FIXED, f"output={tmp_path}", f"name={name}", "train.batch=4", *overrides])
+        checked = load_config(config, [*FIXED, f"output={tmp_path}", f"name={name}", "train.batch=2", *overrides])
         run = Run.create(checked)
         fit(checked, run)
         return run
 
     one = fit_alone("one")
     ends = [torch.load(folder / "checkpoints" / "last.ckpt") for folder in (two, one.dir)]
-    assert [end["global_step"] for end in ends] == [9, 9]
+    assert [end["global_step"] for end in ends] == [24, 24]
     start = fit_alone("start", "train.optimizer.lr=1.0e-12", "train.epochs=1", "trainer.check_val_every_n_epoch=1")
     begun = torch.load(start.last_checkpoint)["state_dict"]
     moved = max(float((value - begun[name]).abs().max()) for name, value in ends[1]["state_dict"].items())

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jaxtyping
 import pytest
 
 from densenet_suite import evaluate, train
@@ -16,7 +15,6 @@ COPIES = 20
 def test_a_small_detector_learns_eight_pictures_by_heart(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes are checked in shorter runs
     data = write_synthetic(tmp_path / "data", {"train": 8}, size=(64, 96), seed=3)
     shutil.copy(data / "annotations" / "instances_train.json", data / "annotations" / "instances_val.json")
     shutil.copytree(data / "images" / "train", data / "images" / "val")
