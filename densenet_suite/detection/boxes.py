@@ -8,6 +8,9 @@ from torch import Tensor
 
 # a box grows to at most 62.5 times its anchor: beyond, exp() overflows long before it means anything
 _MAX_LOG_FACTOR = math.log(1000 / 16)
+# and moves by at most 10,000 times its size, which is farther than any picture is wide: a box at infinity would take
+# all others with it into the suppression
+_MAX_SHIFT = 1e4
 _EPSILON = 1e-7
 
 
@@ -47,7 +50,7 @@ def decode_boxes(deltas: Float[Tensor, "*b 4"], anchors: Float[Tensor, "*c 4"]) 
     sizes = anchors[..., 2:] - anchors[..., :2]
     shifts, factors = deltas[..., :2].flip(-1), deltas[..., 2:].flip(-1)
     half = sizes * factors.clamp(max=_MAX_LOG_FACTOR).exp() / 2
-    centres = centres + sizes * shifts
+    centres = centres + sizes * shifts.clamp(-_MAX_SHIFT, _MAX_SHIFT)
     return torch.cat([centres - half, centres + half], -1)
 
 

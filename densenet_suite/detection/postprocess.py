@@ -54,8 +54,7 @@ class Postprocess:
         results = []
         for i in range(len(raw.class_logits)):
             candidates = self._candidates(raw, i)
-            if sizes is not None:
-                candidates = _inside(candidates, *sizes[i].tolist())
+            candidates = _numbers(candidates) if sizes is None else _inside(candidates, *sizes[i].tolist())
             choose = self._suppress if self.nms == "hard" else self._decay
             results.append(choose(candidates))
         return results
@@ -78,18 +77,18 @@ class Postprocess:
         classes = logits.shape[1]
         anchor = anchors[pairs // classes]
         boxes = decode_boxes(raw.box_deltas[image, anchor], raw.anchors[anchor])
-        return Detections(boxes, values.sigmoid(), pairs % classes)
+        # in place of one sigmoid, vectors of numbers and those left over have two, which differ in the last bit
+        return Detections(boxes, values.sigmoid().cummin(0).values, pairs % classes)
 
     def _suppress(self, candidates: Detections) -> Detections:
-        # once more: rounded, the scores of neighbours may have changed places
-        scores, order = candidates.scores.double().sort(descending=True, stable=True)
-        boxes = separate_classes(candidates.boxes, candidates.labels)[order]
+        scores = candidates.scores.double()
+        boxes = separate_classes(candidates.boxes, candidates.labels)
         count = _FIRST_SUPPRESSED
         keep = nms(boxes[:count], scores[:count], self.iou_threshold)
         while len(keep) < self.max_detections and count < len(scores):
             count *= 4
             keep = nms(boxes[:count], scores[:count], self.iou_threshold)
-        keep = order[keep[: self.max_detections]]
+        keep = keep[: self.max_detections]
         return Detections(candidates.boxes[keep], candidates.scores[keep], candidates.labels[keep])
 
     def _decay(self, candidates: Detections) -> Detections:
@@ -120,6 +119,12 @@ def _largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " m"]:
     above = (values > limit).nonzero()[:, 0]
     equal = (values == limit).nonzero()[: count - len(above), 0]
     return torch.cat([above, equal]).sort().values
+
+
+def _numbers(candidates: Detections) -> Detections:
+    """Return the candidates without those of a network that says nan, of which one would undo all suppression."""
+    sound = candidates.boxes.isfinite().all(1)
+    return Detections(candidates.boxes[sound], candidates.scores[sound], candidates.labels[sound])
 
 
 def _inside(candidates: Detections, height: float, width: float) -> Detections:
