@@ -5,7 +5,7 @@ weight 50, both divided by the number of positive anchors of the batch plus one.
 so any logit gives a finite loss and a finite gradient.
 
 Nearly every logit is background, so all are taken for it, in one pass that computes the loss and its gradient piece by
-piece in the cache; the few that are not are put right afterwards. The same loss as autograd has it, the readable form,
+piece in the cache, where the few that are not are put right. The same loss as autograd has it, the readable form,
 is in tests/detection/reference_loss.py.
 """
 
@@ -99,29 +99,24 @@ def _focal_loss(
         positive: whether one is.
         with_gradient: whether the gradient is wanted.
     """
-    total, gradient = _background_loss(logits, with_gradient)
-    at_target = logits.gather(2, targets[..., None])[..., 0].float()
-    absent, absent_slope = _focal(at_target, 1 - ALPHA)
-    present, present_slope = _focal(-at_target, ALPHA)
-    if gradient is not None:
-        slope = torch.where(positive, -present_slope, absent_slope)
-        gradient.scatter_(2, targets[..., None], slope[..., None].to(gradient.dtype))
-    return total + torch.where(positive, present - absent, 0.0).sum(), gradient
-
-
-def _background_loss(
-    logits: Float[Tensor, "b n k"], with_gradient: bool
-) -> tuple[Float[Tensor, ""], Float[Tensor, "b n k"] | None]:
-    """Return the loss and its gradient as if every class were absent."""
-    flat = logits.reshape(-1)
+    classes = logits.shape[2]
+    flat, targets, positive = logits.reshape(-1, classes), targets.reshape(-1), positive.reshape(-1)
     # float16 is too narrow for the slope of a logit that is background and looks like it
     dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
     gradient = torch.empty_like(flat, dtype=dtype) if with_gradient else None
     size = torch.get_num_threads() * _LOGITS_PER_THREAD if flat.device.type == "cpu" else _LOGITS_AT_ONCE
+    rows = max(1, size // classes)
     sums = [flat.new_zeros((), dtype=torch.float32)]
-    for start in range(0, len(flat), size):
-        piece = slice(start, start + size)
-        loss, slope = _focal(flat[piece].float(), 1 - ALPHA)
+    for start in range(0, len(flat), rows):
+        piece = slice(start, start + rows)
+        loss, slope = _focal(flat[piece].float(), 1 - ALPHA)  # as if every class were absent
+        chosen = _worth_a_look(positive[piece])
+        if len(chosen):
+            # put right before it is summed: taken from the sum again, it would leave its last digits
+            wanted, places = positive[piece][chosen], (chosen, targets[piece][chosen])
+            present, present_slope = _focal(-flat[piece][places].float(), ALPHA)
+            loss[places] = torch.where(wanted, present, loss[places])
+            slope[places] = torch.where(wanted, -present_slope, slope[places])
         sums.append(loss.sum())
         if gradient is not None:
             gradient[piece] = slope

@@ -11,7 +11,7 @@ from densenet_suite.detection.structures import IGNORE, RawDetections
 
 
 def reference_loss(raw: RawDetections, boxes: Tensor, labels: Tensor) -> DetectionLoss:
-    matches = match_anchors(boxes, labels, raw.anchors)
+    matches = match_anchors(boxes.float(), labels, raw.anchors.float())  # the same in float64
     positive = matches != IGNORE
     rows = matches.clamp(min=0)
     if labels.shape[1] == 0:  # there is no row to look up
@@ -22,7 +22,7 @@ def reference_loss(raw: RawDetections, boxes: Tensor, labels: Tensor) -> Detecti
     anchors = raw.anchors.expand_as(raw.box_deltas)
     assigned = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
     target = encode_boxes(torch.where(positive[..., None], assigned, anchors), anchors)
-    errors = F.huber_loss(raw.box_deltas.float(), target, reduction="none", delta=HUBER_DELTA)
+    errors = F.huber_loss(_single_or_double(raw.box_deltas), target, reduction="none", delta=HUBER_DELTA)
     box = torch.where(positive[..., None] & (target != 0), errors, 0.0).sum()
     normalizer = positive.sum() + 1.0
     classification, box = classification / normalizer, box / (normalizer * 4)
@@ -31,11 +31,15 @@ def reference_loss(raw: RawDetections, boxes: Tensor, labels: Tensor) -> Detecti
 
 def focal_background(logits: Tensor) -> Tensor:
     """Return the focal loss of logits whose class is absent."""
-    logits = logits.float()
+    logits = _single_or_double(logits)
     return (1 - ALPHA) * logits.sigmoid() ** GAMMA * F.softplus(logits)
 
 
 def focal_foreground(logits: Tensor) -> Tensor:
     """Return the focal loss of logits whose class is present."""
-    logits = logits.float()
+    logits = _single_or_double(logits)
     return ALPHA * (-logits).sigmoid() ** GAMMA * F.softplus(-logits)
+
+
+def _single_or_double(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
