@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from properties import repeatable
 
 from densenet_suite.geometry import Letterbox, resize
-
-repeatable = settings(deadline=None, derandomize=True)
 
 side = st.integers(1, 5000)
 size = st.tuples(side, side)
@@ -58,7 +57,7 @@ def test_the_aspect_ratio_is_kept_to_half_a_pixel(source, canvas):
         assert abs(letterbox.resized[i] - wanted) <= 0.5 + 1e-9
 
 
-@settings(repeatable, max_examples=60)
+@repeatable
 @given(small, small)
 @example((1, 1), (64, 64))
 @example((8, 1200), (64, 96))
@@ -108,7 +107,7 @@ def test_what_is_larger_than_the_canvas_is_refused():
         letterbox.image(np.zeros((50, 100, 3), np.uint8), (0, 0, 0))
 
 
-@settings(repeatable, max_examples=60)
+@repeatable
 @given(small, small, st.sampled_from([1, 3]), st.integers(0, 2**32 - 1))
 @example((1, 1), (17, 33), 3, 0)
 @example((8, 1200), (1, 96), 3, 1)

@@ -2,8 +2,9 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import repeatable
 
 from densenet_suite.sampling import (
     EpochSampler,
@@ -14,8 +15,6 @@ from densenet_suite.sampling import (
     derive_seed,
     epoch_order,
 )
-
-repeatable = settings(deadline=None, derandomize=True)
 
 
 def _order(size, seed, epoch, rank=0, processes=1):

@@ -9,14 +9,17 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from properties import repeatable
 
 from densenet_suite.augment import AugmentPolicy, preset_policy
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.data import DetectionData
 from densenet_suite.detection.layout import CocoFile
 from densenet_suite.detection.samples import DetectionSamples, Sample, collate
-from densenet_suite.detection.structures import ClassTable
+from densenet_suite.detection.structures import IGNORE, ClassTable
 from densenet_suite.errors import ConfigError, DataError
 from densenet_suite.geometry import Letterbox
 from densenet_suite.labelled_data import Reading
@@ -216,6 +219,28 @@ def test_a_batch_is_padded_to_its_largest_number_of_objects():
     assert batch.sizes.tolist() == [[5, 6]] * 3
     assert batch.scales.tolist() == [[1.5, 1.25]] * 3
     assert len(batch) == 3
+
+
+@repeatable
+@given(st.data(), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2**40)), min_size=1, max_size=6))
+def test_permuted_samples_are_a_permuted_batch(data, counts):
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))
+    samples = []
+    for objects, index in counts:
+        image = torch.randint(0, 256, (3, 4, 5), generator=generator, dtype=torch.uint8)
+        boxes, labels = torch.rand(objects, 4, generator=generator), torch.randint(9, (objects,), generator=generator)
+        size, scale = data.draw(st.tuples(st.integers(1, 9999), st.integers(1, 9999))), (index % 7 + 0.5, 1.25)
+        samples.append(Sample(image, boxes, labels, index, size, scale))
+    order = data.draw(st.permutations(range(len(samples))))
+    batch, permuted = collate(samples), collate([samples[i] for i in order])
+    for name in ("images", "boxes", "labels", "indices", "sizes", "scales"):
+        assert torch.equal(getattr(permuted, name), getattr(batch, name)[list(order)])
+    for i, sample in enumerate(samples):
+        row = batch.labels[i] != IGNORE
+        assert torch.equal(batch.boxes[i][row], sample.boxes)
+        assert torch.equal(batch.labels[i][row], sample.labels)
+        assert row.sum() == len(sample.labels)
+        assert (batch.indices[i], batch.sizes[i].tolist()) == (sample.index, list(sample.size))
 
 
 def test_three_hundred_objects_all_count():

@@ -2,8 +2,9 @@
 
 import torch
 from detection.reference_matching import reference_matches
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import repeatable
 
 from densenet_suite.detection.anchors import anchor_boxes
 from densenet_suite.detection.matching import _match, match_anchors
@@ -42,8 +43,8 @@ def test_an_object_outside_of_all_anchors_claims_none():
     assert (match((500, 500, 540, 540)) == IGNORE).all()
 
 
+@repeatable
 @given(st.integers(1, 40), st.integers(0, 2**16))
-@settings(max_examples=20, deadline=None)
 def test_objects_are_matched_alike_whether_many_or_few_are_looked_at_together(count, seed):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(1, count, 2, generator=generator) * 40
@@ -77,8 +78,8 @@ def scenes(draw):
     return boxes, labels
 
 
+@repeatable
 @given(scenes())
-@settings(max_examples=60, deadline=None)
 def test_any_objects_are_matched_as_by_the_reference(scene):
     expected = reference_matches(*scene, ANCHORS)
     assert torch.equal(match_anchors(*scene, ANCHORS), expected)

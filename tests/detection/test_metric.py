@@ -2,10 +2,15 @@
 
 import contextlib
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import repeatable, repeatable_in_part
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scenes import write_coco
@@ -13,10 +18,13 @@ from torch.utils.data import DataLoader
 
 from densenet_suite import DetectionData
 from densenet_suite.detection.coco_json import read_coco
+from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objects
 from densenet_suite.detection.layout import find_split
 from densenet_suite.detection.metric import CocoEvaluator, to_file
 from densenet_suite.detection.samples import DetectionSamples, collate
-from densenet_suite.detection.structures import IGNORE, Detections
+from densenet_suite.detection.structures import IGNORE, ClassTable, Detections
+from densenet_suite.findings import Findings
+from densenet_suite.geometry import Letterbox
 from densenet_suite.sampling import SequentialShard
 
 PLACES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100"]
@@ -139,6 +147,53 @@ def test_ground_truth_through_our_own_path_scores_one(real, batches, engine):
     assert values == pytest.approx([1.0] * len(values), abs=1e-9)
 
 
+def random_truth(rng, sizes, classes=3):
+    """A set of pictures with so many objects each, a few of them crowd regions."""
+    images = []
+    for i, count in enumerate(sizes):
+        corners, sides = rng.uniform(0, 400, (count, 2)), np.exp(rng.uniform(1, 5.5, (count, 2)))
+        boxes, crowd = np.concatenate([corners, corners + sides], 1), rng.random(count) < 0.15
+        objects = Objects(boxes, rng.integers(0, classes, count), crowd, sides.prod(1), (0,) * count, (None,) * count)
+        images.append(LabelledImage(i, Path(f"{i}.png"), 640, 640, objects))
+    names = ClassTable.numbered([f"class {i}" for i in range(classes)])
+    return DetectionSet("val", Path("val.json"), names, tuple(images), Findings("val"))
+
+
+def permuted_objects(image, rng, place):
+    objects, order = image.objects, rng.permutation(len(image.objects))
+    parts = {name: getattr(objects, name)[order] for name in ("boxes", "crowd", "areas")}
+    return replace(image, objects=replace(objects, labels=place[objects.labels[order]], **parts))
+
+
+@pytest.mark.parametrize("kind", ["hotcoco", "pycocotools"])
+@repeatable_in_part(2)  # two engines
+@given(
+    number=st.integers(0, 2**20),
+    sizes=st.lists(st.integers(0, 6), min_size=1, max_size=4),
+    classes=st.permutations(range(3)),
+    most=st.sampled_from([10, 100]),
+)
+def test_scores_do_not_depend_on_the_order_of_images_objects_detections_and_classes(kind, number, sizes, classes, most):
+    rng = np.random.default_rng(number)  # no two scores or overlaps are equal: of those COCO's protocol takes the first
+    truth, place = random_truth(rng, sizes), np.array(classes)
+    found = noisy(truth, number)
+    order = rng.permutation(len(sizes))
+    names = ClassTable.numbered([truth.classes.names[i] for i in np.argsort(place)])
+    images = tuple(permuted_objects(truth.images[i], rng, place) for i in order)
+    moved = replace(truth, images=images, classes=names)
+    turned = []
+    for i in order:
+        rows = torch.from_numpy(rng.permutation(len(found[i].scores)))
+        boxes, scores, labels = (values[rows] for values in found[i])
+        turned.append(Detections(boxes, scores, torch.from_numpy(place)[labels]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("densenet_suite.detection.metric.is_installed", lambda name: name == kind)
+        expected, got = by_ours(truth, found, most), by_ours(moved, turned, most)
+    assert got.per_class == expected.per_class
+    np.testing.assert_array_equal(got.precision[:, place], expected.precision)
+    assert got.summary == pytest.approx(expected.summary, abs=1e-12)  # means over the classes in another order
+
+
 def small_truth(folder, pictures, **options):
     data = DetectionData(write_coco(folder, pictures, **options), (64, 96), 8, holdout=0, workers=0)
     return data.split("train")
@@ -215,6 +270,21 @@ def test_an_image_that_is_added_again_replaces_itself(tmp_path, engine):
     evaluator.update(0, detections((50, 40, 60, 50, 0.9, 0)))
     evaluator.update(0, detections((10, 10, 30, 30, 0.9, 0)))
     assert evaluator.compute().summary["AP"] == pytest.approx(1.0, abs=1e-9)
+
+
+SIDES = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
+
+
+@repeatable
+@given(SIDES, SIDES, st.integers(0, 2**20))
+def test_boxes_in_a_letterbox_come_back_in_single_precision(size, canvas, number):
+    boxes = np.random.default_rng(number).uniform(0, 1, (5, 4)) * np.tile(size[::-1], 2)
+    letterbox = Letterbox.fit(size, canvas)
+    inside = torch.from_numpy(letterbox.boxes(boxes)).float()
+    found = Detections(inside, torch.ones(5), torch.zeros(5, dtype=torch.int64))
+    back = to_file(found, torch.tensor(letterbox.scale), torch.tensor(size)).boxes
+    # the box, the scale and the quotient are rounded once each
+    np.testing.assert_allclose(back.double(), boxes, rtol=2 * np.finfo(np.float32).eps, atol=0)
 
 
 def test_detections_in_pixels_of_the_network_go_back_to_the_file_and_stay_inside_it():

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import repeatable
 
 from densenet_suite.segmentation.crops import choose_crop
 
-repeatable = settings(deadline=None, derandomize=True, max_examples=200)
 sides = st.integers(1, 40)
 
 

@@ -7,6 +7,9 @@ import sys
 import pytest
 import torch
 from conftest import REPOSITORY
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import repeatable, repeatable_in_part
 
 from densenet_suite.segmentation.loss import segmentation_loss
 from densenet_suite.segmentation.loss_terms import LOSS_NAMES, LossTerm
@@ -175,9 +178,9 @@ def classes_of(kind, order=(0, 1, 2)):
     return MaskClasses(tuple(names[i] for i in order), tuple(colours[i] for i in order), kind == "overlapping")
 
 
-def scores(kind, found, truth, order=(0, 1, 2), batch=1):
+def scores(kind, found, truth, order=(0, 1, 2), batch=1, boundary=True):
     """Score images that come in batches of a size."""
-    metric = SegmentationMetric(classes_of(kind, order), boundary=True)
+    metric = SegmentationMetric(classes_of(kind, order), boundary=boundary)
     for start in range(0, len(found), batch):
         for i, pair in enumerate(zip(found[start : start + batch], truth[start : start + batch], strict=True)):
             metric.update(start + i, *pair)
@@ -250,6 +253,53 @@ def test_values_that_are_no_class_are_refused_by_metrics(kind):
             scores(kind, found, truth.masked_fill(truth == 1, wrong))
         with pytest.raises(ValueError, match=f"a mask that was found holds {wrong}: its values are 0 to {last}"):
             scores(kind, found.masked_fill(found == 1, wrong), truth)
+
+
+@st.composite
+def renumbered(draw):
+    """Three images found and true, and the same with images and classes in another order."""
+    kind, seed = draw(st.sampled_from(KINDS)), draw(st.integers(0, 2**20))
+    images, classes = draw(st.permutations(range(3))), draw(st.permutations(range(3)))
+    found = random_masks(kind, 3, ignored=0, seed=seed)
+    truth = random_masks(kind, 3, ignored=draw(st.sampled_from([0.0, 0.3, 0.95, 1.0])), seed=seed + 1)
+    place = torch.arange(256, dtype=torch.uint8)
+    place[list(classes)] = torch.arange(3, dtype=torch.uint8)
+    turned = [place[m.long()] if kind == "exclusive" else m[:, list(classes)] for m in (found, truth)]
+    return kind, (found, truth), [m[list(images)] for m in turned], classes
+
+
+def moved_about(masks, seed):
+    """The pixels of each image in another order."""
+    order = torch.randperm(masks.shape[-1] * masks.shape[-2], generator=torch.Generator().manual_seed(seed))
+    return masks.flatten(-2)[..., order].view(masks.shape)
+
+
+def assert_near(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == (None if value is None else pytest.approx(value, rel=1e-12))
+
+
+@repeatable
+@given(renumbered(), st.integers(0, 2**20))
+def test_scores_do_not_depend_on_the_order_of_images_classes_and_pixels(case, seed):
+    kind, pair, turned, order = case
+    expected = scores(kind, *pair, boundary=False)
+    got = scores(kind, *(moved_about(masks, seed) for masks in turned), order=order, boundary=False)
+    assert got.per_class == expected.per_class
+    assert_near(got.summary, expected.summary)  # means over classes and images in another order
+    if kind == "exclusive":
+        assert (got.confusion == expected.confusion[list(order)][:, list(order)]).all()
+
+
+@repeatable_in_part(10)  # boundaries take ten times as long
+@given(renumbered())
+def test_scores_of_boundaries_do_not_depend_on_the_order_of_images_and_classes(case):
+    kind, pair, turned, order = case
+    expected, got = scores(kind, *pair), scores(kind, *turned, order=order)
+    assert_near(got.summary, expected.summary)
+    for name, values in expected.per_class.items():
+        assert_near(got.per_class[name], values)
 
 
 PROCESS = """

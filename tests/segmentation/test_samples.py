@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from properties import repeatable
 from rasterio.errors import NotGeoreferencedWarning
 
 from densenet_suite.augment import AugmentPolicy
@@ -267,6 +270,26 @@ def test_a_batch_may_have_images_and_masks_of_different_sizes():
     assert (batch.images.shape, batch.masks.shape) == ((2, 3, 8, 9), (2, 16, 18))
     assert batch.indices.tolist() == [4, 4]
     assert len(batch) == 2
+
+
+@repeatable
+@given(st.data(), st.integers(1, 5), st.sampled_from([(), (1,), (3,)]), st.sampled_from([torch.uint8, torch.float32]))
+def test_permuted_samples_are_a_permuted_batch(data, count, planes, dtype):
+    height, width = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))
+    samples = []
+    for index in data.draw(st.lists(st.integers(0, 2**40), min_size=count, max_size=count)):
+        image = torch.randint(0, 256, (2, height, width), generator=generator).to(dtype)
+        mask = torch.randint(0, 256, (*planes, height, width), generator=generator).byte()
+        samples.append(Sample(image, mask, index))
+    order = data.draw(st.permutations(range(count)))
+    batch, permuted = collate(samples), collate([samples[i] for i in order])
+    for name in ("images", "masks", "indices"):
+        assert torch.equal(getattr(permuted, name), getattr(batch, name)[list(order)])
+    for i, sample in enumerate(samples):
+        assert torch.equal(batch.images[i], sample.image)
+        assert torch.equal(batch.masks[i], sample.mask)
+        assert batch.indices[i] == sample.index
 
 
 def test_a_missing_pixel_normalises_to_zero_or_is_the_networks_padding():

@@ -5,7 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import repeatable
 from scipy.ndimage import distance_transform_edt
+from segmentation.reference_loss import reference_loss
 from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss, TverskyLoss
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
@@ -33,6 +37,47 @@ def overlapping(ignored=0.2):
 
 def value(name, logits, masks, class_weights=None, **numbers):
     return segmentation_loss(logits, masks, [LossTerm(name, **numbers)], class_weights).total
+
+
+@st.composite
+def batches(draw):
+    """Logits, masks and class weights: any number of classes, sizes from a pixel, also without a known pixel."""
+    torch.manual_seed(draw(st.integers(0, 2**20)))
+    overlapping, classes = draw(st.booleans()), draw(st.integers(1, 4))
+    images, height, width = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    dtype = draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
+    spread = draw(st.sampled_from([0.0, 1.0, 10.0, 100.0, 1e4]))
+    logits = (torch.randn(images, classes, height, width) * spread).to(dtype)
+    shape = (images, classes, height, width) if overlapping else (images, height, width)
+    masks = torch.randint(0, draw(st.integers(1, 2 if overlapping else classes)), shape, dtype=torch.uint8)
+    masks = masks.masked_fill(torch.rand(shape) < draw(st.sampled_from([0.0, 0.3, 1.0])), IGNORE)
+    weights = draw(st.lists(st.sampled_from([0.0, 0.3, 1.0, 50.0]), min_size=classes, max_size=classes))
+    return logits, masks, torch.tensor(weights)
+
+
+TERMS = st.one_of(
+    st.builds(LossTerm, st.sampled_from(["cross_entropy", "dice", "lovasz", "boundary"])),
+    st.builds(LossTerm, st.just("focal"), gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0])),
+    st.builds(LossTerm, st.just("tversky"), alpha=st.floats(0, 1), beta=st.floats(0, 1)),
+)
+
+
+@repeatable
+@given(batches(), TERMS)
+def test_losses_and_gradients_are_those_of_float64(batch, term):
+    logits, masks, weights = batch
+    single, double = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    found = segmentation_loss(single, masks, [term], weights).total
+    expected = reference_loss(term, double, masks, weights)
+    # 1 - p and log(1 - p) have no digit below 2^-24 in float32, and a mean has a few roundings more
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    (gradient,), (wanted,) = torch.autograd.grad(found, single), torch.autograd.grad(expected, double)
+    assert torch.isfinite(gradient).all()
+    if term.name != "lovasz":  # has corners, where errors that are equal in one precision come in another order
+        # of the largest of the batch a millionth, and what the type of the logits can hold
+        limits = torch.finfo(logits.dtype)
+        close = limits.eps * wanted.abs() + 2e-6 * (1 / logits[:, 0].numel() + wanted.abs().max()) + limits.tiny
+        assert ((gradient.double() - wanted).abs() <= close).all()
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
