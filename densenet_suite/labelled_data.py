@@ -114,6 +114,15 @@ class LabelledData(L.LightningDataModule, ABC, Generic[S]):
     def recognised(self, name: str) -> str:
         """Say what the files of a split were taken for, and why; or that they were not understood."""
 
+    @property
+    @abstractmethod
+    def epoch_length(self) -> int:
+        """Samples to train on in an epoch."""
+
+    @abstractmethod
+    def largest_batch(self, images: int) -> Any:
+        """Return noise in the form of a batch to train on, with as many objects to an image as there can be."""
+
     @abstractmethod
     def eval_dataloader(self, split: str) -> DataLoader[Any]:
         """Return the images of any split, each once and unchanged."""

@@ -70,7 +70,7 @@ def train_smp(path: Path, overrides: list[str]) -> None:
     model = smp.Unet(f"tu-{BACKBONE}", encoder_weights=None, in_channels=bands, classes=len(classes))
     loader = data.train_dataloader()
     recipe, total = recipe_of(config.train), config.train.epochs * len(loader)
-    rate = recipe.lr_for(config.train.batch)
+    rate = recipe.lr_for(config.train.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=recipe.weight_decay)
     dice = smp.losses.DiceLoss("multiclass", ignore_index=255)
     step, spent = 0, 0.0

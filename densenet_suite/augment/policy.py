@@ -72,6 +72,11 @@ class AugmentPolicy:
     plain_epochs: int = 0
     min_visibility: float = 0.15
 
+    @property
+    def most_pictures(self) -> int:
+        """How many pictures a sample is at most made of, whose objects it may all have."""
+        return (4 if self.mosaic else 1) + (self.mixup > 0) + (self.copy_paste > 0)
+
     def in_epoch(self, epoch: int, epochs: int | None) -> Self:
         """Return what holds in one of the epochs 0..epochs-1: in the last ones nothing strong; None for no end."""
         return self if epochs is None or epoch < epochs - self.plain_epochs else self.plain()

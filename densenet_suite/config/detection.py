@@ -97,9 +97,10 @@ class DetectionConfig(Config):
         height, width = self.input_size
         coarsest = self.model.max_level or detector_spec(self.model.architecture).max_level
         cells = -(-height // 2**coarsest) * -(-width // 2**coarsest)
-        if cells * min(self.train.batch, self.train.recalibrate or self.train.batch) == 1:
+        batch = self.train.batch_size
+        if cells * min(batch, self.train.recalibrate or batch) == 1:
             raise ValueError(
-                f"train.batch {self.train.batch} and train.recalibrate {self.train.recalibrate} leave batch norm a "
+                f"train.batch {batch} and train.recalibrate {self.train.recalibrate} leave batch norm a "
                 f"single value at level {coarsest}, where an image of {height}x{width} has one cell; "
                 f"a batch of 2, a larger data.size, or model.max_level: {coarsest - 1}"
             )

@@ -18,6 +18,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
+_USUAL_BATCH = 8
+
 # arguments of the Trainer that other keys decide
 _OWN_TRAINER_KEYS = {
     "max_epochs": "train.epochs",
@@ -98,7 +100,9 @@ class TrainConfig(Section):
     """The training."""
 
     epochs: Count = 50
-    batch: Count = 8  # images per process and step
+    # images per process and step; auto: as many as a step has memory for, which is tried out before a run begins and
+    # written into its config.yaml. Not more than the learning rate is given for, and only with a single process
+    batch: Count | Literal["auto"] = _USUAL_BATCH
     accumulate: Count = 1  # steps whose gradients are added up
     optimizer: OptimizerConfig = OptimizerConfig()
     warmup_epochs: NotNegative = 1.0  # the learning rate rises linearly, then falls along a cosine
@@ -112,6 +116,18 @@ class TrainConfig(Section):
     unsaved_checkpoints: Annotated[int, Field(ge=0)] = 3  # in a row that may fail, as on a full disk; then it stops
     skip_nonfinite: Annotated[int, Field(ge=0)] = 0  # steps in a row left out as loss or gradient is not finite
     hang_minutes: NotNegative = 60.0  # without a batch, after which a run ends itself; 0: never
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"should be a whole number of at least 1, or auto, got {value!r}")
+        return value
+
+    @property
+    def batch_size(self) -> int:
+        """Images per process and step; the usual number as long as it is left to be chosen."""
+        return _USUAL_BATCH if self.batch == "auto" else self.batch
 
 
 class Config(Section):
@@ -151,6 +167,18 @@ class Config(Section):
                 "train.ema averages weights, and their batch-norm statistics must be renewed for them: "
                 "set train.recalibrate above 0, or train.ema: 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_chooses(self) -> "Config":
+        for key in ("devices", "num_nodes"):
+            value = self.trainer.get(key)
+            count = len(value) if isinstance(value, list) else value
+            if self.train.batch == "auto" and isinstance(count, int) and count > 1:
+                raise ValueError(
+                    f"train.batch: auto tries out what fits in a single process, and trainer.{key} is {value}; "
+                    f"start a run with trainer.{key}=1, and write the number that its log names"
+                )
         return self
 
     @property

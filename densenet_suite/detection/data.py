@@ -13,7 +13,7 @@ from densenet_suite.detection.csv_table import read_csv
 from densenet_suite.detection.datasets import DetectionSet, hold_out
 from densenet_suite.detection.geojson_boxes import read_geojson_boxes
 from densenet_suite.detection.layout import CocoFile, CsvFile, Format, SplitFiles, VocFolder, YoloFile, find_split
-from densenet_suite.detection.samples import DetectionSamples, collate
+from densenet_suite.detection.samples import DetectionSamples, collate, noise
 from densenet_suite.detection.shards import read_shards
 from densenet_suite.detection.structures import ClassTable, DetectionBatch
 from densenet_suite.detection.voc_xml import read_voc
@@ -118,6 +118,17 @@ class DetectionData(LabelledData[DetectionSet]):
             damaged=self.damage("train"),
         )
         return Loader(samples, collate, self.workers, sampler=sampler, batch=self.batch, drop_last=True)
+
+    @property
+    def epoch_length(self) -> int:
+        """Samples to train on in an epoch: each picture once."""
+        return len(self.split("train"))
+
+    def largest_batch(self, images: int) -> DetectionBatch:
+        """Return noise in the form of a batch to train on, with as many objects to an image as there can be."""
+        self.fit_augment()
+        fullest = max(len(image.objects) for image in self.split("train").images)
+        return noise(images, self.bands, self.size, fullest * self.augment.most_pictures, len(self.classes))
 
     def eval_dataloader(self, split: str) -> Loader[DetectionBatch]:
         """Return the images of any split, each once and unchanged."""

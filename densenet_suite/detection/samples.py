@@ -168,6 +168,31 @@ class _Trained(NamedTuple):
         return cls(rows, boxes[rows], entry.objects.labels[rows])
 
 
+def noise(images: int, bands: int, size: tuple[int, int], objects: int, classes: int) -> DetectionBatch:
+    """Make a batch in which nothing can be seen, the same each time, to find out what a step of its size takes.
+
+    Args:
+        images: how many.
+        bands: of each.
+        size: (height, width) of each.
+        objects: in each.
+        classes: that there are.
+    """
+    height, width = size
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, (width, height), (images, objects, 2, 2))
+    boxes = np.concatenate([corners.min(2), corners.max(2)], 2)
+    pixels = rng.integers(0, 256, (images, height, width, bands), np.uint8)
+    return DetectionBatch(
+        images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        boxes=torch.from_numpy(boxes.astype(np.float32)),
+        labels=torch.from_numpy(rng.integers(0, classes, (images, objects))),
+        indices=torch.arange(images),
+        sizes=torch.tensor(size).expand(images, 2),
+        scales=torch.ones(images, 2),
+    )
+
+
 def collate(samples: Sequence[Sample]) -> DetectionBatch:
     """Put samples into a batch, padded to the largest number of objects, which has no limit."""
     most = max(len(sample.labels) for sample in samples)

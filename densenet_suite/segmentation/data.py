@@ -29,7 +29,7 @@ from densenet_suite.segmentation.layout import CocoFile, SplitFiles, find_split,
 from densenet_suite.segmentation.masks import MaskCodec
 from densenet_suite.segmentation.pairing import PairedFiles
 from densenet_suite.segmentation.reading import read_segmentation, source_of
-from densenet_suite.segmentation.samples import SameSizeBatches, SegmentationSamples, collate, missing_pixel
+from densenet_suite.segmentation.samples import SameSizeBatches, SegmentationSamples, collate, missing_pixel, noise
 from densenet_suite.segmentation.statistics import normalization_for
 from densenet_suite.segmentation.structures import MaskClasses, SegmentationBatch
 
@@ -187,6 +187,17 @@ class SegmentationData(LabelledData[SegmentationSet]):
         shards = shard_groups([source.paths[i // self.crops_per_image] for i in range(len(samples))])
         sampler = epoch_order(shards, len(samples), self.seed, rank, processes)
         return Loader(samples, collate, self.workers, sampler=sampler, batch=self.batch, drop_last=True)
+
+    @property
+    def epoch_length(self) -> int:
+        """Samples to train on in an epoch: some crops of each picture."""
+        return len(self.split("train")) * self.crops_per_image
+
+    def largest_batch(self, images: int) -> SegmentationBatch:
+        """Return noise in the form of a batch to train on; all that there are take alike."""
+        source = self.split("train")
+        dtype = np.uint8 if source.scenes[0].dtype == "uint8" else np.float32
+        return noise(images, self.bands, self.crop, self.classes, self._normalization(source).value_range, dtype)
 
     def eval_dataloader(self, split: str) -> Loader[SegmentationBatch]:
         """Return the images of any split, each once, whole and unchanged."""

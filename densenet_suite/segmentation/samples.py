@@ -28,7 +28,7 @@ from densenet_suite.rasters import Pixels, is_raster, open_raster, read_raster, 
 from densenet_suite.sampling import SampleKey, SequentialShard
 from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
 from densenet_suite.segmentation.masks import FileMask
-from densenet_suite.segmentation.structures import IGNORE, SegmentationBatch
+from densenet_suite.segmentation.structures import IGNORE, MaskClasses, SegmentationBatch
 from densenet_suite.tiles import Window
 
 Array = np.ndarray[Any, Any]
@@ -208,6 +208,32 @@ def collate(samples: Sequence[Sample]) -> SegmentationBatch:
         images=stack_images([sample.image for sample in samples]),
         masks=default_collate([sample.mask for sample in samples]),
         indices=torch.tensor([sample.index for sample in samples]),
+    )
+
+
+def noise(
+    images: int, bands: int, size: tuple[int, int], classes: MaskClasses, value_range: float, dtype: Any
+) -> SegmentationBatch:
+    """Make a batch in which nothing can be seen, the same each time, to find out what a step of its size takes.
+
+    Args:
+        images: how many.
+        bands: of each.
+        size: (height, width) of each.
+        classes: that there are.
+        value_range: the largest pixel value.
+        dtype: of the pixels.
+    """
+    rng = np.random.default_rng(0)
+    pixels = (rng.random((images, *size, bands), np.float32) * value_range).astype(dtype)
+    if classes.multilabel:
+        masks = rng.integers(0, 2, (images, len(classes), *size), np.uint8)
+    else:
+        masks = rng.integers(0, len(classes), (images, *size), np.uint8)
+    return SegmentationBatch(
+        images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        masks=torch.from_numpy(masks),
+        indices=torch.arange(images),
     )
 
 

@@ -31,7 +31,7 @@ def _detection_data(config: DetectionConfig, trained: EfficientDet | None) -> De
     module = DetectionData(
         root,
         config.input_size,
-        config.train.batch,
+        config.train.batch_size,
         named=named,
         format=data.format,
         holdout=data.holdout,

@@ -22,6 +22,7 @@ from densenet_suite.loading import plain_worker_errors
 from densenet_suite.processes import is_first_process
 from densenet_suite.sampling import Stream, derive_seed
 from densenet_suite.training.averaging import EvaluationWeights
+from densenet_suite.training.batch_size import choose_batch
 from densenet_suite.training.checkpointing import BestModel, Checkpoints, SafeCheckpointIO
 from densenet_suite.training.console import EpochLines
 from densenet_suite.training.data_report import DataReport
@@ -79,7 +80,7 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
             try:
                 return _fit(config, run, faults, callbacks, resume=resume)
             except Exception as error:
-                config = smaller_batch(config, error)
+                config = smaller_batch(run.config, error)  # as it is written, where the batch was left to be chosen
                 faults.note("out_of_memory", _new_batch(config))
                 save_config(config, run.config_path)
                 resume = True
@@ -93,6 +94,9 @@ def _fit(config: Config, run: Run, faults: Faults, callbacks: Sequence[L.Callbac
     torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
     task = parts.task(config, data)
     task.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs by up to a half
+    if config.train.batch == "auto":
+        config = choose_batch(config, task, data, run.config_path)
+        data.batch = config.train.batch_size
     state = _State(run, config, parts, faults)
     trainer = _trainer(state, [*callbacks, report], validates="val" in data.splits)
     state.write_summary("running", trainer)
@@ -121,7 +125,7 @@ def _start(run: Run) -> Path | None:
 
 
 def _new_batch(config: Config) -> str:
-    batch, accumulate = config.train.batch, config.train.accumulate
+    batch, accumulate = config.train.batch_size, config.train.accumulate
     return (
         f"a step ran out of memory; the run goes on from its last checkpoint with train.batch={batch} "
         f"train.accumulate={accumulate}: the same images to a step, though batch norm sees fewer at a time"
@@ -177,7 +181,7 @@ def _trainer(state: _State, callbacks: Sequence[L.Callback], *, validates: bool)
         state.weights,
         MetricsLog(run.metrics_path, state.storage),
         EpochLines(monitor, state.parts.losses, state.parts.scores),
-        Checkpoints(run, state.best, state.storage, minutes=train.save_minutes, batch=train.batch),
+        Checkpoints(run, state.best, state.storage, minutes=train.save_minutes, batch=train.batch_size),
         Interruption(run.dir, run.last_checkpoint),
         Watchdog(run.dir, train.hang_minutes, lambda trainer, reason: state.write_summary("hung", trainer, reason)),
     ]

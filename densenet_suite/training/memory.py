@@ -5,6 +5,7 @@ import torch
 from densenet_suite.config.schema import Config
 from densenet_suite.errors import SuiteError
 
+LESS_MEMORY = "take a smaller input or network, model.checkpointing=true, or trainer.precision=bf16-mixed"
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -22,16 +23,15 @@ def smaller_batch(config: Config, error: Exception) -> Config:
     if not is_out_of_memory(error) or torch.distributed.is_initialized():
         raise error
     train = config.train
-    if train.batch % 2:
+    batch = train.batch_size
+    if batch % 2:
         raise SuiteError(
-            f"a step with train.batch={train.batch} does not fit into memory, and an odd batch cannot be halved"
-            if train.batch > 1
+            f"a step with train.batch={batch} does not fit into memory, and an odd batch cannot be halved"
+            if batch > 1
             else "a step with a single image does not fit into memory",
-            hint="choose an even train.batch"
-            if train.batch > 1
-            else "take a smaller input or network, model.checkpointing=true, or trainer.precision=bf16-mixed",
+            hint="choose an even train.batch" if batch > 1 else LESS_MEMORY,
         ) from error
-    smaller = train.model_copy(update={"batch": train.batch // 2, "accumulate": train.accumulate * 2})
+    smaller = train.model_copy(update={"batch": batch // 2, "accumulate": train.accumulate * 2})
     return config.model_copy(update={"train": smaller})
 
 

@@ -29,7 +29,7 @@ def _segmentation_data(config: SegmentationConfig, trained: Segmenter | None) ->
     module = SegmentationData(
         Path(data.root),
         config.input_size,
-        config.train.batch,
+        config.train.batch_size,
         named={name: (place.images, place.masks) for name, place in places.items() if place is not None},
         mask_name=data.mask_name,
         classes=data.classes,

@@ -87,7 +87,7 @@ except SystemExit as stop:
     assert f"error: model.backbone: unknown backbone 'efficientnet_b77'  ({path}:5)" in lines
     assert f"error: train.epocs: unknown key  ({path}:9)" in lines
     assert "  hint: did you mean train.epochs?" in lines
-    assert f'error: train.batch: input should be a valid integer, got "eight"  ({path}:10)' in lines
+    assert f"error: train.batch: should be a whole number of at least 1, or auto, got 'eight'  ({path}:10)" in lines
     assert f"error: data.root: there is no folder {root}  ({path}:7)" in lines
     assert sum(line.startswith("error:") for line in lines) == 4
 
@@ -289,6 +289,7 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(write):
     ("override", "place", "value"),
     [
         ("train.epochs=3", ("train", "epochs"), 3),
+        ("train.batch=auto", ("train", "batch"), "auto"),
         ("--train.epochs=3", ("train", "epochs"), 3),
         ("train.optimizer.lr=1e-3", ("train", "optimizer", "lr"), 1e-3),
         ("data.size=[64, 96]", ("data", "size"), (64, 96)),
@@ -321,6 +322,12 @@ def test_an_override_wins_over_the_file(write):
     path = write(MINIMAL + "train:\n  epochs: 9\n  batch: 2\n")
     train = load_config(path, ["train.epochs=3"]).train
     assert (train.epochs, train.batch) == (3, 2)
+
+
+def test_a_batch_that_is_left_to_be_chosen_comes_back_from_a_file(minimal, tmp_path):
+    config = load_config(minimal, ["train.batch=auto"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "epochs 3"])

@@ -114,7 +114,6 @@ def test_values_are_never_converted(key, value):
         ("augment__scale", (1.0, 0.5), "the smallest scale 1.0 is above the largest 0.5"),
         ("augment__scale", (0.0, 0.5), "greater than 0"),
         ("train__epochs", 0, "greater than or equal to 1"),
-        ("train__batch", 0, "greater than or equal to 1"),
         ("train__accumulate", 0, "greater than or equal to 1"),
         ("train__clip", -1.0, "greater than or equal to 0"),
         ("train__ema", 1.0, "less than 1"),
@@ -228,6 +227,17 @@ def test_the_defaults_of_the_optimizer_are_those_of_the_recipe():
         recipe.weight_decay,
     )
     assert schema.TrainConfig().warmup_epochs == recipe.warmup_epochs
+
+
+@pytest.mark.parametrize("value", [0, -8, 8.0, True, "8", "Auto", None])
+def test_another_batch_than_a_number_or_auto_is_refused_with_the_rule(value):
+    assert _message(train__batch=value).endswith(f"should be a whole number of at least 1, or auto, got {value!r}")
+
+
+@pytest.mark.parametrize(("value", "images"), [(1, 1), (24, 24), ("auto", 8)])
+def test_a_batch_that_is_left_to_be_chosen_is_the_usual_one_until_then(value, images):
+    config = _config(train__batch=value)
+    assert (config.train.batch, config.train.batch_size) == (value, images)
 
 
 # segmentation
