@@ -185,10 +185,18 @@ class Loader(DataLoader[T], Generic[T]):
             except StopIteration:
                 return
             except RuntimeError as error:
+                self._dismiss_workers()
                 raise _told(error, self._files(number)) from error
             if isinstance(batch, Failure):
+                self._dismiss_workers()
                 raise batch.error
             yield batch
+
+    def _dismiss_workers(self) -> None:
+        """End the workers after a fault; torch leaves it to the collector of garbage, which waits 10 s for each."""
+        if self._iterator is not None:
+            self._iterator._shutdown_workers()  # type: ignore[attr-defined]  # with workers it has one
+            self._iterator = None
 
     def _files(self, number: int) -> list[Path]:
         """Return the pictures of a batch."""

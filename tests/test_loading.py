@@ -51,11 +51,7 @@ def _epoch(samples, workers=0, epoch=0, batch=4, **options):
     loader = Loader(samples, list, workers, sampler=sampler, batch=batch, **options)
     if samples.trains:
         sampler.set_epoch(epoch)
-    try:
-        return [sample for batch in loader for sample in batch]
-    finally:
-        if loader._iterator is not None:  # left to the collector of garbage, each worker is waited for 10 seconds
-            loader._iterator._shutdown_workers()
+    return [sample for batch in loader for sample in batch]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
