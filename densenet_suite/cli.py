@@ -37,6 +37,7 @@ Config = Annotated[Path, typer.Argument(help="YAML file of the run, such as thos
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes of the form train.epochs=10.", metavar="[KEY=VALUE]...")
 ]
+Launcher = Annotated[str, typer.Option(help="local, or ray: the workers of a Ray cluster.")]
 RunPlace = Annotated[Path, typer.Argument(help="Run folder, or a model file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -58,19 +59,19 @@ def root(
 
 
 @app.command()
-def train(config: Config, overrides: Overrides = None) -> None:
+def train(config: Config, overrides: Overrides = None, launcher: Launcher = "local") -> None:
     """Train what a config file says, and evaluate the best weights."""
     from densenet_suite.verbs.train import train as run_training
 
-    _say_run(run_training(config, overrides or []))
+    _say_run(run_training(config, overrides or [], launcher=launcher))
 
 
 @app.command()
-def resume(run: RunPlace, overrides: Overrides = None) -> None:
+def resume(run: RunPlace, overrides: Overrides = None, launcher: Launcher = "local") -> None:
     """Continue a run that was stopped; with train.epochs=..., one that is finished too."""
     from densenet_suite.verbs.train import resume as run_training
 
-    _say_run(run_training(run, overrides or []))
+    _say_run(run_training(run, overrides or [], launcher=launcher))
 
 
 @app.command()

@@ -181,4 +181,4 @@ def test_doctor_tells_versions_devices_and_extras(capsys: pytest.CaptureFixture[
     found = json.loads(capsys.readouterr().out)
     assert found["packages"]["torch"]
     assert "cpu" in found["devices"]
-    assert set(found["extras"]) == {"fast-eval", "geo", "tensorboard", "keras"}
+    assert set(found["extras"]) == {"fast-eval", "geo", "tensorboard", "keras", "ray"}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densenet_suite.config.load import dump_config
+from densenet_suite.config.schema import Config
 from densenet_suite.files import write_text
 from densenet_suite.processes import is_first_process
 from densenet_suite.report.evaluation import evaluate_model
@@ -29,19 +30,33 @@ pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: 13px }
 """
 
 
-def report_run(run: Run) -> dict[str, float | None]:
-    """Evaluate the best model on the val split, if there is one, and write plots and report.html."""
+def report_run(run: Run, *, alone: bool = False) -> dict[str, float | None]:
+    """Evaluate the best model on the val split, if there is one, and write plots and report.html.
+
+    Args:
+        run: what was trained.
+        alone: evaluate in this process, with any device there is, however many the run was trained with.
+    """
     scores: dict[str, float | None] = {}
     with run.logging():
         config = run.config
         if "val" in run.splits:
-            scores = evaluate_model(run.model_path, config, "val", run.eval_dir("val"))
+            judged = _alone(config) if alone else config
+            scores = evaluate_model(run.model_path, judged, "val", run.eval_dir("val"))
         if is_first_process():
             shown = REPORTS[config.task].shown
             plot_curves(read_metrics(run.metrics_path), shown, run.dir / "plots" / "curves.png")
             write_text(run.dir / "report.html", _page(run, scores))
             logger.info("report: %s", run.dir / "report.html")
     return scores
+
+
+def _alone(config: Config) -> Config:
+    """Return the config for one process, which need not have what the workers have."""
+    options = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    if config.trainer.get("accelerator") in ("gpu", "cuda"):
+        options["accelerator"] = "auto"
+    return config.model_copy(update={"trainer": {**config.trainer, **options}})
 
 
 def _page(run: Run, scores: dict[str, float | None]) -> str:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,14 @@ class StepSeeds(L.Callback):
         torch.manual_seed(derive_seed(self.seed, Stream.STEP, *place))
 
 
-def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L.Callback] = ()) -> None:
+def fit(
+    config: Config,
+    run: Run,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[L.Callback] = (),
+    placement: Callable[[], Mapping[str, Any]] = dict,
+) -> None:
     """Train into a run folder.
 
     Args:
@@ -67,6 +74,7 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
         run: where to.
         resume: continue from the folder's last checkpoint.
         callbacks: of Lightning, beside the run's own.
+        placement: makes the arguments of the Trainer that a launcher decides, in the place of the config's.
 
     Raises:
         SuiteError: the data, the config or the weights do not allow it.
@@ -78,7 +86,7 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
         faults = Faults(run.summary.get("faults") if resume else None)
         while True:
             try:
-                return _fit(config, run, faults, callbacks, resume=resume)
+                return _fit(config, run, faults, callbacks, placement, resume=resume)
             except Exception as error:
                 config = smaller_batch(run.config, error)  # as it is written, where the batch was left to be chosen
                 faults.note("out_of_memory", _new_batch(config))
@@ -86,7 +94,15 @@ def fit(config: Config, run: Run, *, resume: bool = False, callbacks: Sequence[L
                 resume = True
 
 
-def _fit(config: Config, run: Run, faults: Faults, callbacks: Sequence[L.Callback], *, resume: bool) -> None:
+def _fit(
+    config: Config,
+    run: Run,
+    faults: Faults,
+    callbacks: Sequence[L.Callback],
+    placement: Callable[[], Mapping[str, Any]],
+    *,
+    resume: bool,
+) -> None:
     parts = SLICES[config.task]
     data = parts.data(config, None)
     report = DataReport(data, run.data_report_path, lambda splits: parts.check(config, splits, False))
@@ -98,7 +114,7 @@ def _fit(config: Config, run: Run, faults: Faults, callbacks: Sequence[L.Callbac
         config = choose_batch(config, task, data, run.config_path)
         data.batch = config.train.batch_size
     state = _State(run, config, parts, faults)
-    trainer = _trainer(state, [*callbacks, report], validates="val" in data.splits)
+    trainer = _trainer(state, [*callbacks, report], placement(), validates="val" in data.splits)
     state.write_summary("running", trainer)
     status, reason = "failed", None
     try:
@@ -167,7 +183,9 @@ class _State:
             )
 
 
-def _trainer(state: _State, callbacks: Sequence[L.Callback], *, validates: bool) -> L.Trainer:
+def _trainer(
+    state: _State, callbacks: Sequence[L.Callback], placement: Mapping[str, Any], *, validates: bool
+) -> L.Trainer:
     run, config, monitor = state.run, state.config, state.parts.monitor
     train = config.train
     seeds, means = StepSeeds(config.seed), EpochMeans()
@@ -188,7 +206,7 @@ def _trainer(state: _State, callbacks: Sequence[L.Callback], *, validates: bool)
     if train.early_stop is not None and validates:
         patience, min_delta = train.early_stop.patience, train.early_stop.min_delta
         own.append(EarlyStopping(monitor, mode="max", patience=patience, min_delta=min_delta))
-    options = {"num_sanity_val_steps": 0, "enable_model_summary": False, **trainer_options(config)}
+    options = {"num_sanity_val_steps": 0, "enable_model_summary": False, **trainer_options(config), **placement}
     options["plugins"] += [SafeCheckpointIO(run.last_checkpoint, run.previous_checkpoint, state.storage)]
     if not validates:
         options["limit_val_batches"] = 0

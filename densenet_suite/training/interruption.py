@@ -15,7 +15,7 @@ from densenet_suite.errors import SuiteError
 from densenet_suite.training.checkpointing import is_between_steps
 
 logger = logging.getLogger(__name__)
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class InterruptedRunError(SuiteError):
@@ -54,7 +54,7 @@ class Interruption(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over, from Lightning too."""
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._former = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

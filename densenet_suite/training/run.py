@@ -35,6 +35,7 @@ _PACKAGES = (
     "pycocotools",
     "hotcoco",
     "rasterio",
+    "ray",
 )
 
 

@@ -9,9 +9,12 @@ from densenet_suite.config.load import load_config, save_config
 from densenet_suite.errors import ConfigError
 
 if TYPE_CHECKING:
+    from densenet_suite.config.schema import Config
     from densenet_suite.training.run import Run
 
 logger = logging.getLogger(__name__)
+
+_LAUNCHERS = ("local", "ray")
 
 # what may be another than before in a run that goes on: none of it decides what is learned, but for its length
 _CHANGEABLE = (
@@ -27,12 +30,13 @@ _CHANGEABLE = (
 )
 
 
-def train(config: str | Path, overrides: Sequence[str] = ()) -> "Run":
+def train(config: str | Path, overrides: Sequence[str] = (), *, launcher: str = "local") -> "Run":
     """Train what a config file says, and evaluate the best weights.
 
     Args:
         config: a YAML file.
         overrides: changes of the form "train.epochs=10".
+        launcher: local, or ray for the workers of a Ray cluster.
 
     Returns:
         the run, whose folder holds everything.
@@ -41,15 +45,17 @@ def train(config: str | Path, overrides: Sequence[str] = ()) -> "Run":
         ConfigError: with everything that is wrong with the config, before anything heavy is imported.
         DataError: the dataset is faulty.
         InterruptedRunError: a signal stopped it; `resume` goes on.
+        MissingExtraError: the launcher is not installed.
     """
     checked = load_config(config, overrides)
+    _check_launcher(launcher, checked)
 
     from densenet_suite.training.run import Run
 
-    return fit_run(Run.create(checked))
+    return fit_run(Run.create(checked), launcher=launcher)
 
 
-def resume(run: str | Path, overrides: Sequence[str] = ()) -> "Run":
+def resume(run: str | Path, overrides: Sequence[str] = (), *, launcher: str = "local") -> "Run":
     """Continue a run that was stopped; one that is finished stays as it is, unless it is given more epochs.
 
     It goes on after the step where a signal stopped it, or else from its last checkpoint.
@@ -58,6 +64,7 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> "Run":
         run: its folder.
         overrides: changes of what does not decide what is learned, such as "data.workers=4", and "train.epochs=100":
             the learning rate then goes on along the schedule of a run of that length.
+        launcher: local, or ray for the workers of a Ray cluster; it need not be the one of before.
 
     Raises:
         InterruptedRunError: a signal stopped it again.
@@ -73,7 +80,23 @@ def resume(run: str | Path, overrides: Sequence[str] = ()) -> "Run":
         if summary.get("status") == "finished" and opened.config.train.epochs <= summary["epochs"]:
             logger.info("nothing to resume: the run finished after %d epochs", summary["epochs"])
             return opened
-    return fit_run(opened, resume=True)
+    _check_launcher(launcher, opened.config)
+    return fit_run(opened, resume=True, launcher=launcher)
+
+
+def _check_launcher(launcher: str, config: "Config") -> None:
+    """Find out what a launcher does not allow before there is a run folder.
+
+    Raises:
+        ConfigError: it is not known, or the config does not fit it.
+        MissingExtraError: it is not installed.
+    """
+    if launcher not in _LAUNCHERS:
+        raise ConfigError(f"there is no launcher {launcher!r}", hint=f"one of {', '.join(_LAUNCHERS)}")
+    if launcher == "ray":
+        from densenet_suite.training.ray_launcher import Workers
+
+        Workers.of(config)
 
 
 def _change(run: "Run", overrides: Sequence[str], done: int) -> None:
@@ -114,13 +137,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def fit_run(run: "Run", *, resume: bool = False) -> "Run":
+def fit_run(run: "Run", *, resume: bool = False, launcher: str = "local") -> "Run":
     """Train into a run folder that stands, evaluate, and write the report."""
     from densenet_suite.report.pictures import TrainPictures
     from densenet_suite.report.run_report import report_run
     from densenet_suite.report.tasks import REPORTS
     from densenet_suite.training.fit import fit
 
-    fit(run.config, run, resume=resume, callbacks=[TrainPictures(run.dir / "images", REPORTS[run.config.task])])
-    report_run(run)
+    callbacks = [TrainPictures(run.dir / "images", REPORTS[run.config.task])]
+    if launcher == "ray":
+        from densenet_suite.training.ray_launcher import fit_on_ray
+
+        fit_on_ray(run, resume=resume, callbacks=callbacks)
+    else:
+        fit(run.config, run, resume=resume, callbacks=callbacks)
+    report_run(run, alone=launcher == "ray")
     return run
