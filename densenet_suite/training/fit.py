@@ -78,15 +78,17 @@ def fit(
 
     Raises:
         SuiteError: the data, the config or the weights do not allow it.
+        InterruptedRunError: a signal stopped it.
     """
-    with run.logging(), quiet(), plain_worker_errors():
+    interruption = Interruption(run.dir, run.last_checkpoint)
+    with run.logging(), quiet(), plain_worker_errors(), interruption:
         logger.info("run folder %s", run.dir)
         if is_first_process():
             remove_leftovers(run.dir)
         faults = Faults(run.summary.get("faults") if resume else None)
         while True:
             try:
-                return _fit(config, run, faults, callbacks, placement, resume=resume)
+                return _fit(config, run, faults, interruption, callbacks, placement, resume=resume)
             except Exception as error:
                 config = smaller_batch(run.config, error)  # as it is written, where the batch was left to be chosen
                 faults.note("out_of_memory", _new_batch(config))
@@ -98,6 +100,7 @@ def _fit(
     config: Config,
     run: Run,
     faults: Faults,
+    interruption: Interruption,
     callbacks: Sequence[L.Callback],
     placement: Callable[[], Mapping[str, Any]],
     *,
@@ -113,7 +116,7 @@ def _fit(
     if config.train.batch == "auto":
         config = choose_batch(config, task, data, run.config_path)
         data.batch = config.train.batch_size
-    state = _State(run, config, parts, faults)
+    state = _State(run, config, parts, faults, interruption)
     trainer = _trainer(state, [*callbacks, report], placement(), validates="val" in data.splits)
     state.write_summary("running", trainer)
     status, reason = "failed", None
@@ -151,8 +154,9 @@ def _new_batch(config: Config) -> str:
 class _State:
     """What a run keeps beside its network: what is best, what went wrong, and where both are written down."""
 
-    def __init__(self, run: Run, config: Config, parts: Slice, faults: Faults):
+    def __init__(self, run: Run, config: Config, parts: Slice, faults: Faults, interruption: Interruption):
         self.run, self.config, self.parts, self.faults = run, config, parts, faults
+        self.interruption = interruption
         train = config.train
         self.storage = Storage(run.dir, train.unsaved_checkpoints, faults)
         self.weights = EvaluationWeights(train.ema, train.recalibrate)
@@ -200,7 +204,7 @@ def _trainer(
         MetricsLog(run.metrics_path, state.storage),
         EpochLines(monitor, state.parts.losses, state.parts.scores),
         Checkpoints(run, state.best, state.storage, minutes=train.save_minutes, batch=train.batch_size),
-        Interruption(run.dir, run.last_checkpoint),
+        state.interruption,
         Watchdog(run.dir, train.hang_minutes, lambda trainer, reason: state.write_summary("hung", trainer, reason)),
     ]
     if train.early_stop is not None and validates:

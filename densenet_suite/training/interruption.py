@@ -6,7 +6,7 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -33,6 +33,9 @@ class InterruptedRunError(SuiteError):
 class Interruption(Checkpoint):
     """Stops training after a signal; a second one ends the process at once.
 
+    It is a context too, in which the signals are its own: outside of training, as while the data are read, there is
+    nothing to save, and one ends the run at once.
+
     A checkpoint is written where a run can go on from as if nothing had happened: between two steps of the optimizer,
     at the end of an epoch, or, with one process, before the evaluation at the end of an epoch, which is then repeated.
     Several processes stop together; they do not stop in an evaluation, where one may have fewer batches than another.
@@ -49,12 +52,21 @@ class Interruption(Checkpoint):
         self.last = last
         self.received: int | None = None
         self._former: dict[int, Any] = {}
+        self._training = False
         self._evaluating = False
 
+    def __enter__(self) -> Self:
+        self._listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over, from Lightning too."""
-        if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        """Take the signals over from Lightning."""
+        self._training = True
+        self._listen()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,14 +92,14 @@ class Interruption(Checkpoint):
             self._stop()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back."""
-        self._release()
+        """Have nothing to save any more."""
+        self._training = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Write the checkpoint of a run that stopped in an evaluation: the training weights are back in only now."""
         if isinstance(exception, InterruptedRunError) and self._evaluating:
             trainer.save_checkpoint(self.last, weights_only=False)
-        self._release()
+        self._training = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Mark an evaluation as begun and its first batch as not done: so Lightning starts with it after a resume."""
@@ -96,11 +108,18 @@ class Interruption(Checkpoint):
             progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
 
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            former = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            self._former = self._former or former
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = number
+        if not self._training:
+            self._stop()
 
     def _is_wanted(self, trainer: L.Trainer) -> bool:
         if trainer.world_size == 1:
@@ -113,8 +132,3 @@ class Interruption(Checkpoint):
     def _stop(self) -> None:
         assert self.received is not None
         raise InterruptedRunError(self.received, self.run)
-
-    def _release(self) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-        self._former = {}

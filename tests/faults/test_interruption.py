@@ -11,6 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 from densenet_suite.config.load import load_config, save_config
+from densenet_suite.training.data_report import DataReport
 from densenet_suite.training.fit import fit
 from densenet_suite.training.interruption import InterruptedRunError, Interruption
 from densenet_suite.training.metrics_log import read_metrics
@@ -49,12 +50,27 @@ def test_the_exit_code_tells_the_signal(name: str, code: int, tmp_path: Path) ->
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, object]] = []
     monkeypatch.setattr(os, "kill", lambda process, number: sent.append((process, signal.getsignal(number))))
-    interruption = Interruption(tmp_path, tmp_path / "last.ckpt")
     before = signal.getsignal(signal.SIGTERM)
-    interruption.on_train_start(None, None)  # type: ignore[arg-type]
-    signal.raise_signal(signal.SIGTERM)
-    assert (interruption.received, sent) == (signal.SIGTERM, [])
-    signal.raise_signal(signal.SIGTERM)
-    assert sent == [(os.getpid(), signal.SIG_DFL)]
-    interruption.on_train_end(None, None)  # type: ignore[arg-type]
+    with Interruption(tmp_path, tmp_path / "last.ckpt") as interruption:
+        interruption.on_train_start(None, None)  # type: ignore[arg-type]
+        signal.raise_signal(signal.SIGTERM)
+        assert (interruption.received, sent) == (signal.SIGTERM, [])
+        signal.raise_signal(signal.SIGTERM)
+        assert sent == [(os.getpid(), signal.SIG_DFL)]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_before_the_first_step_ends_a_run_at_once(
+    name: str, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(tiny_config, [f"output={tmp_path}"])
+    run = Run.create(config)
+    monkeypatch.setattr(DataReport, "write", lambda report: signal.raise_signal(getattr(signal, name)))
+    before = signal.getsignal(getattr(signal, name))
+    with pytest.raises(InterruptedRunError, match=name):
+        fit(config, run)
+    assert signal.getsignal(getattr(signal, name)) == before
+    monkeypatch.undo()
+    fit(config, run, resume=True)
+    assert run.summary["status"] == "finished"
