@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from densenet_suite.archives.members import file_size, member_of, open_binary
 from densenet_suite.errors import DataError
-from densenet_suite.jpeg import decode_jpeg, reduction
+from densenet_suite.jpeg import JPEG_SUFFIXES, decode_jpeg, plain_header, reduction
 from densenet_suite.pixel_cache import PixelCache
 from densenet_suite.reader_warnings import without_reader_warnings
 
@@ -33,6 +33,7 @@ from densenet_suite.reader_warnings import without_reader_warnings
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 MAX_PIXELS = 100_000_000
+_MOST_BYTES = 64 * 2**20  # of a JPEG that is read before its header is looked at
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 # of all that Pillow would open by its first bytes, whatever the file is called: EPS among them would start Ghostscript
@@ -90,6 +91,9 @@ def read_image(path: Path | str, at_least: tuple[int, int] | None = None) -> tup
         DataError: it has several pages, more than 100 million pixels, or colours of 16 bits, which Pillow cuts to 8.
     """
     path = Path(path)
+    plain = _plain_jpeg(path, at_least)
+    if plain is not None:
+        return plain
     with open_image(path) as image:
         record = _record(path, image)
         if record.dtype == "uint16" and image.mode not in _SIXTEEN_BIT:
@@ -210,10 +214,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         DataError: it has several pages or more than 100 million pixels.
     """
     try:
-        if member_of(path) is None and _makes_wait(path.stat().st_mode):
-            raise DataError("image is no file but a pipe or device", where=str(path))
-        if file_size(path) == 0:
-            raise DamagedImageError("image file is empty", where=str(path))
+        _check_file(path)
         # of a file that is named Pillow maps the pixels of some TIFFs into memory, and forgets how they are turned
         with open_binary(path) as file, without_reader_warnings(), Image.open(file, formats=_KINDS) as image:
             _check_size(path, image)
@@ -231,6 +232,38 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     except PILLOW_ERRORS as error:
         what = "it asks for too much memory" if isinstance(error, MemoryError) else error
         raise DamagedImageError(f"image file is damaged: {what}", where=str(path)) from error
+
+
+def _check_file(path: Path) -> int:
+    """Return the bytes of a file, which is none that makes a reader wait, and not empty."""
+    if member_of(path) is None and _makes_wait(path.stat().st_mode):
+        raise DataError("image is no file but a pipe or device", where=str(path))
+    size = file_size(path)
+    if size == 0:
+        raise DamagedImageError("image file is empty", where=str(path))
+    return size
+
+
+def _plain_jpeg(path: Path, at_least: tuple[int, int] | None) -> tuple[np.ndarray[Any, Any], ImageRecord] | None:
+    """Decode what most pictures are without Pillow; None where it has to look, or to say what is wrong."""
+    if path.suffix.lower() not in JPEG_SUFFIXES:
+        return None
+    try:
+        if _check_file(path) > _MOST_BYTES:
+            return None
+        with open_binary(path) as file:
+            content = file.read()
+    except OSError:
+        return None
+    header = plain_header(content)
+    if header is None or header[0] * header[1] > MAX_PIXELS:
+        return None
+    height, width, bands = header
+    by = reduction(path, (height, width), at_least)
+    array = decode_jpeg(content, bands, by)
+    if array is None or array.shape[:2] != (-(-height // by), -(-width // by)):
+        return None
+    return array.reshape(*array.shape[:2], bands), ImageRecord(path, height, width, bands, "uint8", 1)
 
 
 def _makes_wait(mode: int) -> bool:

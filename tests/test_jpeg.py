@@ -3,11 +3,11 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from densenet_suite.errors import DataError
-from densenet_suite.images import DamagedImageError, read_image, read_pixels
-from densenet_suite.jpeg import decode_jpeg, reduction
+from densenet_suite.images import DamagedImageError, read_header, read_image, read_pixels
+from densenet_suite.jpeg import decode_jpeg, plain_header, reduction
 
 KINDS = {
     "4:2:0": {"subsampling": 2},
@@ -39,6 +39,58 @@ def test_a_whole_jpeg_has_the_pixels_of_pillow(tmp_path, kind, mode):
 def test_real_jpegs_have_the_pixels_of_pillow(data_folder):
     for path in sorted((data_folder("coco-mini") / "images").rglob("*.jpg"))[::8]:
         assert np.array_equal(read_pixels(path, 3)[0], np.asarray(Image.open(path).convert("RGB"))), path.name
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_header_of_a_plain_jpeg_is_that_of_pillow(tmp_path, kind, mode):
+    path = _jpeg(tmp_path / "a.jpg", mode, (151, 203), **KINDS[kind])
+    assert plain_header(path.read_bytes()) == (151, 203, len(mode))
+    assert read_image(path)[1] == read_header(path)
+
+
+def test_headers_of_real_jpegs_are_those_of_pillow(data_folder):
+    paths = sorted((data_folder("coco-mini") / "images").rglob("*.jpg"))
+    plain = 0
+    for path in paths:
+        header = plain_header(path.read_bytes())
+        plain += header is not None
+        record = read_header(path)
+        assert header in (None, (record.height, record.width, record.bands))
+    assert plain > len(paths) / 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"},
+        {"xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'},
+    ],
+    ids=["EXIF", "XMP"],
+)
+def test_a_jpeg_that_may_be_turned_is_left_to_pillow(tmp_path, options):
+    path = _jpeg(tmp_path / "a.jpg", size=(150, 200), **options)
+    assert plain_header(path.read_bytes()) is None
+    image, record = read_image(path)
+    assert (record.height, record.width) == image.shape[:2] == ImageOps.exif_transpose(Image.open(path)).size[::-1]
+    assert image.shape[:2] == (200, 150)
+
+
+@pytest.mark.parametrize("mode", ["CMYK"])
+def test_a_jpeg_of_other_bands_is_left_to_pillow(tmp_path, mode):
+    assert plain_header(_jpeg(tmp_path / "a.jpg", mode).read_bytes()) is None
+
+
+def test_two_pictures_in_one_file_are_left_to_pillow(tmp_path):
+    _picture().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[_picture(seed=1)])
+    assert plain_header((tmp_path / "a.jpg").read_bytes()) is None
+
+
+def test_what_is_no_whole_header_is_left_to_pillow(tmp_path):
+    content = _jpeg(tmp_path / "a.jpg").read_bytes()
+    scan = content.index(b"\xff\xda")
+    assert plain_header(b"") is None
+    assert all(plain_header(content[:end]) is None for end in range(scan))
 
 
 @pytest.mark.parametrize("by", [1, 2, 4, 8])
