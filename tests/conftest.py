@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -49,9 +49,12 @@ TINY_SEGMENTER = {
 UNCHECKED = {"faults", "report", "training", "verbs", "whole"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before any fixture trains
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    jaxtyping.config.update("jaxtyping_disable", item.path.parent.name in UNCHECKED and item.path.name != "test_fit.py")
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around all fixtures, which train too
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    with pytest.MonkeyPatch.context() as patch:
+        if item.path.parent.name in UNCHECKED and item.path.name != "test_fit.py":
+            patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

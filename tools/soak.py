@@ -31,7 +31,8 @@ from densenet_suite.training.fit import fit
 from densenet_suite.training.run import Run
 
 MEMORY_MAY_GROW = 0.02
-LINE = 400  # bytes that an epoch may add to its run folder: a row of metrics.csv, a line of the log
+LINE = 2000  # bytes that an epoch may add to its run folder: a row of metrics.csv, a line of the log, some events
+NUMBERS = 4096  # bytes that numbers of more digits may add to the rest
 GROWING = ("metrics.csv", "tensorboard", "log.txt")
 
 
@@ -100,7 +101,7 @@ def is_flat(taken: list[Usage]) -> bool:
     tenth = max(len(taken) // 10, 1)
     early, late = taken[tenth : 2 * tenth], taken[-tenth:]
     epochs = len(taken) - 2 * tenth
-    allowed = {"memory": MEMORY_MAY_GROW * median(early, "memory"), "lines": LINE * epochs}
+    allowed = {"memory": MEMORY_MAY_GROW * median(early, "memory"), "lines": LINE * epochs, "kept": NUMBERS}
     flat = True
     for name in Usage._fields[1:]:
         before, after = median(early, name), median(late, name)
