@@ -3,7 +3,8 @@
 Iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data, ECML PKDD 2011,
 algorithm 1), over groups of images in the place of single ones: the class that is left in the fewest images is dealt
 out next, each of its groups to the split that lacks most of it. The largest groups go first, as small ones can still
-even out what they leave.
+even out what they leave. What was dealt out for one class may suit another badly, so groups are then moved to other
+splits as long as that brings all shares closer to what is wanted.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ from densenet_suite.errors import DataError
 from densenet_suite.sampling import Stream, derive_seed
 
 Array = np.ndarray[Any, Any]
+
+_MOVES = 200  # with many groups, the first division is as even as it gets
 
 
 def join(groups: Sequence[Hashable], together: Iterable[Sequence[int]]) -> list[int]:
@@ -76,7 +79,32 @@ def stratify(groups: Sequence[int], classes: Array, shares: Mapping[str, float],
             lacking = room if rarest is None else wanted[:, rarest]
             give(int(group), int(np.lexsort((-room, -lacking.round(9)))[0]))
     _fill_empty(split_of, sizes, len(names))
+    _even_out(split_of, np.column_stack([holds, sizes]), share)
     return [names[split_of[group]] for group in groups]
+
+
+def _even_out(split_of: Array, holds: Array, share: Array) -> None:
+    """Move groups, the best move first, while that lowers the sum of the squared errors of all shares.
+
+    Args:
+        split_of: split of each group; changed.
+        holds: what each group holds of everything that is shared out [groups k].
+        share: of each split.
+    """
+    parts = holds / np.maximum(holds.sum(0), 1)
+    excess = np.stack([parts[split_of == split].sum(0) - share[split] for split in range(len(share))])
+    squares = (parts**2).sum(1)
+    for _ in range(_MOVES):
+        along = parts @ excess.T
+        change = squares[:, None] + along - np.take_along_axis(along, split_of[:, None], 1)  # half of that of the sum
+        change[np.arange(len(split_of)), split_of] = 0
+        change[(np.bincount(split_of, minlength=len(share)) == 1)[split_of]] = 0  # no split is left empty
+        group, split = np.unravel_index(change.argmin(), change.shape)
+        if change[group, split] > -1e-12:
+            return
+        excess[split_of[group]] -= parts[group]
+        excess[split] += parts[group]
+        split_of[group] = split
 
 
 def _fill_empty(split_of: Array, sizes: Array, splits: int) -> None:
