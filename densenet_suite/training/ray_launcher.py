@@ -41,6 +41,7 @@ from densenet_suite.training.run import Run
 logger = logging.getLogger(__name__)
 
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+_START_TIMEOUT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}  # Ray's minute is short for a busy machine
 _LOSSES = 3  # in a row, without a new checkpoint between them, that are made good
 _OBJECTS = 100 * 2**20  # bytes of Ray's store of objects: nothing large passes through it
 _STRATEGIES = {"auto": False, "ddp": False, "ddp_find_unused_parameters_true": True}
@@ -109,7 +110,7 @@ def fit_on_ray(run: Run, *, resume: bool = False, callbacks: Sequence[L.Callback
         ConfigError: the config asks for what cannot be had on Ray.
     """
     workers = Workers.of(run.config)
-    os.environ |= _ENVIRONMENT
+    os.environ |= _ENVIRONMENT | {name: os.environ.get(name, value) for name, value in _START_TIMEOUT.items()}
     losses, reached = 0, _reached(run)
     with _Signals(run) as signals, _cluster(workers) as (workers, cores), _log_of_workers() as log:
         signals.listen()

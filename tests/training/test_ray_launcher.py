@@ -83,10 +83,11 @@ FIXED += ["train.ema=0.0", "train.recalibrate=0", "train.optimizer.name=sgd", "t
 def killed(cluster, tiny_config, tmp_path_factory):
     """Return a run of which a worker was killed in the third of four epochs."""
     output = tmp_path_factory.mktemp("killed")
+    diary = Diary(output, killed_in=2)
     strategy = "trainer.strategy=ddp_find_unused_parameters_true"
-    run = Run.create(load_config(tiny_config, [*FIXED, *TWO, strategy, f"output={output}"]))
-    fit_on_ray(run, callbacks=[Diary(output, killed_in=2)])
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("densenet_suite.report.pictures.TrainPictures", lambda *_: diary)
+        return train(tiny_config, [*FIXED, *TWO, strategy, f"output={output}"], launcher="ray")
 
 
 def test_a_worker_that_is_killed_is_replaced_and_no_epoch_is_missing_or_double(killed):
@@ -116,27 +117,22 @@ def test_at_most_the_steps_since_the_last_checkpoint_are_repeated(killed):
 
 
 def test_two_workers_learn_what_one_process_with_the_doubled_batch_does(killed, tiny_config, tmp_path):
-    one = train(tiny_config, [*FIXED, "train.batch=4", f"output={tmp_path}"])
-    ends = [torch.load(run.last_checkpoint) for run in (killed, one)]
-    assert [end["global_step"] for end in ends] == [12, 12]
+    alone = [*FIXED, "train.batch=4", f"output={tmp_path}"]
+    one = train(tiny_config, alone)
+    start = train(tiny_config, [*alone, "train.optimizer.lr=1.0e-12"])
+    ends = [torch.load(run.last_checkpoint) for run in (killed, one, start)]
+    assert [end["global_step"] for end in ends] == [12, 12, 12]
+    moved = [(value - ends[2]["state_dict"][name]).abs().max() for name, value in ends[1]["state_dict"].items()]
+    assert max(moved) > 1e-3
     torch.testing.assert_close(ends[0]["state_dict"], ends[1]["state_dict"], rtol=1e-5, atol=1e-6)
 
 
-def test_shards_stream_to_each_worker_and_the_run_is_reported(cluster, synthetic, tiny_config, tmp_path, monkeypatch):
-    convert_data(synthetic, out=tmp_path / "out", to="shards", task="detection", shard_mb=1)
-    diary = Diary(tmp_path)
-    monkeypatch.setattr("densenet_suite.report.pictures.TrainPictures", lambda *_: diary)
-    run = train(tiny_config, [*TWO, f"data.root={tmp_path / 'out'}", f"output={tmp_path}"], launcher="ray")
-    assert run.summary["status"] == "finished"
-    parts = [set(row[4:]) for rank in (0, 1) for row in _drawn(tmp_path, rank)]
-    assert [len(part) for part in parts] == [6, 6]
-    assert parts[0] | parts[1] == set(range(12))
-    assert json.loads((run.dir / "eval" / "val" / "metrics.json").read_text())["AP"] is not None
-    assert (run.dir / "report.html").is_file()
-    assert "sharded tars" in (run.dir / "log.txt").read_text()
-    before = (run.dir / "log.txt").stat().st_size
-    assert resume(run.dir, launcher="ray").summary == run.summary  # finished: no worker is started
-    assert "nothing to resume" in (run.dir / "log.txt").read_text()[before:]
+def test_the_run_is_reported_and_is_not_trained_again(killed):
+    assert json.loads((killed.dir / "eval" / "val" / "metrics.json").read_text())["AP"] is not None
+    assert (killed.dir / "report.html").is_file()
+    before = (killed.dir / "log.txt").stat().st_size
+    assert resume(killed.dir, launcher="ray").summary == killed.summary  # finished: no worker is started
+    assert "nothing to resume" in (killed.dir / "log.txt").read_text()[before:]
 
 
 class Fault(L.Callback):
@@ -147,13 +143,31 @@ class Fault(L.Callback):
             raise DataError("box is empty", where="a.json", hint="mend it")
 
 
-def test_what_a_worker_raises_reaches_the_user_as_it_was_and_is_not_tried_again(cluster, tiny_config, tmp_path):
-    run = Run.create(load_config(tiny_config, [*TWO, f"output={tmp_path}"]))
-    with pytest.raises(DataError) as raised:
-        fit_on_ray(run, callbacks=[Fault()])
-    assert str(raised.value) == "box is empty  (a.json)\n  hint: mend it"
-    assert raised.value.exit_code == 3
+@pytest.fixture(scope="module")
+def faulty(cluster, synthetic, tiny_config, tmp_path_factory):
+    """Return the folder of a run on shards in which a worker raises an error, and the error that arrived."""
+    output = tmp_path_factory.mktemp("faulty")
+    convert_data(synthetic, out=output / "out", to="shards", task="detection", shard_mb=1)
+    run = Run.create(load_config(tiny_config, [*TWO, f"data.root={output / 'out'}", f"output={output}"]))
+    with pytest.raises(SuiteError) as raised:
+        fit_on_ray(run, callbacks=[Diary(output), Fault()])
+    return run, raised.value
+
+
+def test_what_a_worker_raises_reaches_the_user_as_it_was_and_is_not_tried_again(faulty):
+    run, error = faulty
+    assert isinstance(error, DataError)
+    assert str(error) == "box is empty  (a.json)\n  hint: mend it"
+    assert error.exit_code == 3
     assert (run.dir / "log.txt").read_text().count("run folder") == 1
+
+
+def test_each_worker_reads_its_own_part_of_the_shards(faulty):
+    run, _ = faulty
+    parts = [set(row[4:]) for rank in (0, 1) for row in _drawn(run.dir.parent, rank)]
+    assert [len(part) for part in parts] == [6, 6]
+    assert parts[0] | parts[1] == set(range(12))
+    assert "sharded tars" in (run.dir / "log.txt").read_text()
 
 
 def test_an_error_of_the_program_is_told_from_a_worker_that_is_lost(cluster):
