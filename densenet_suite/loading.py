@@ -185,15 +185,15 @@ class Loader(DataLoader[T], Generic[T]):
             except StopIteration:
                 return
             except RuntimeError as error:
-                self._dismiss_workers()
+                self.dismiss_workers()
                 raise _told(error, self._files(number)) from error
             if isinstance(batch, Failure):
-                self._dismiss_workers()
+                self.dismiss_workers()
                 raise batch.error
             yield batch
 
-    def _dismiss_workers(self) -> None:
-        """End the workers after a fault; torch leaves it to the collector of garbage, which waits 10 s for each."""
+    def dismiss_workers(self) -> None:
+        """End the workers; torch leaves it to the collector of garbage, which may wait 10 seconds for each."""
         if self._iterator is not None:
             self._iterator._shutdown_workers()  # type: ignore[attr-defined]  # with workers it has one
             self._iterator = None

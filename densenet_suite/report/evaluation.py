@@ -41,7 +41,9 @@ def evaluate_model(path: Path, config: Config, split: str, folder: Path | None) 
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.validate(task, data.eval_dataloader(split), verbose=False)
+        loader = data.eval_dataloader(split)
+        trainer.validate(task, loader, verbose=False)
+        loader.dismiss_workers()
     for line in data.note_damage():
         logger.warning("%s", line)
     scores: dict[str, float | None] = task.scores.summary

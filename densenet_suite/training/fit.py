@@ -18,7 +18,7 @@ from densenet_suite.config.load import save_config
 from densenet_suite.config.schema import Config
 from densenet_suite.files import remove_leftovers, write_json
 from densenet_suite.installed import is_installed
-from densenet_suite.loading import plain_worker_errors
+from densenet_suite.loading import Loader, plain_worker_errors
 from densenet_suite.processes import is_first_process
 from densenet_suite.sampling import Stream, derive_seed
 from densenet_suite.training.averaging import EvaluationWeights
@@ -131,6 +131,9 @@ def _fit(
         reason = str(error) or type(error).__name__
         raise
     finally:
+        for loader in (trainer.train_dataloader, trainer.val_dataloaders):
+            if isinstance(loader, Loader):
+                loader.dismiss_workers()
         state.write_summary(status, trainer, reason)
 
 

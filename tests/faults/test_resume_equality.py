@@ -1,5 +1,6 @@
 """A run that is stopped, moved and resumed ends to the bit as one that was left alone, however it is set up."""
 
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_the_ends_are_the_same(request: pytest.FixtureRequest, tmp_path: Path, c
     for i, place in enumerate(stops):
         with pytest.raises(InterruptedRunError):
             fit(stopped.config, stopped, resume=i > 0, callbacks=[SignalAt(place)])
+        assert not multiprocessing.active_children()
     moved = Run(Path(shutil.move(stopped.dir, tmp_path / "elsewhere" / "moved")))
     save_config(load_config(moved.config_path, ["data.workers=0"]), moved.config_path)  # other workers, same samples
     fit(moved.config, moved, resume=True)
