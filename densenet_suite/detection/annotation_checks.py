@@ -7,7 +7,6 @@ mended and what stops a run, are here, and so a dataset gives the same objects i
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,7 +16,8 @@ from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objec
 from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import IMAGE_SUFFIXES, DamagedImageError, check_depth, read_header
+from densenet_suite.headers import read_headers
+from densenet_suite.images import IMAGE_SUFFIXES, ImageRecord, check_depth, read_header
 from densenet_suite.registry import did_you_mean
 
 _BEYOND_PICTURES = 1e9  # pixels; squares of larger numbers lose their meaning, and at last are infinite
@@ -115,36 +115,26 @@ def image_files(folder: Path) -> list[Path]:
 def check_headers(images: Sequence[ListedImage], findings: Findings) -> None:
     """Read the size of each picture from its header, and hold it against the size that is stated."""
 
-    def header(image: ListedImage) -> tuple[int, int] | DataError:
-        try:
-            record = read_header(image.path)
-            check_depth(record)
-        except DataError as error:
-            return error
-        return record.height, record.width
+    def header(path: Path) -> ImageRecord:
+        record = read_header(path)
+        check_depth(record)
+        return record
 
-    with ThreadPoolExecutor(8) as pool:
-        for image, found in zip(images, pool.map(header, images), strict=True):
-            if isinstance(found, DamagedImageError) and findings.skip_damaged:
-                findings.leave_out(image.path, found.problems[0].what)
-                continue
-            if isinstance(found, DataError):
-                problem = found.problems[0]
-                check = "image-missing" if "does not exist" in problem.what else "image-unusable"
-                findings.error(check, f"{problem.what}: {image.path} ({image.place})", problem.hint)
-                continue
-            image.height, image.width = found
-            if None not in image.stated and image.stated != found:
-                turned = image.stated == (found[1], found[0])
-                findings.error(
-                    "image-size-wrong",
-                    f"{image.place} says {image.stated[1]}x{image.stated[0]} (width x height), "
-                    f"the picture {image.path.name} is {found[1]}x{found[0]}",
-                    "the file's EXIF orientation turns the picture, and boxes must be those of the upright one"
-                    if turned
-                    else "boxes would lie elsewhere: export the annotations for these files",
-                )
-    findings.check_damaged(len(images))
+    records = read_headers([image.path for image in images], header, findings, [image.place for image in images])
+    for image, record in zip(images, records, strict=True):
+        if record is None:
+            continue
+        found = image.height, image.width = record.height, record.width
+        if None not in image.stated and image.stated != found:
+            turned = image.stated == (found[1], found[0])
+            findings.error(
+                "image-size-wrong",
+                f"{image.place} says {image.stated[1]}x{image.stated[0]} (width x height), "
+                f"the picture {image.path.name} is {found[1]}x{found[0]}",
+                "the file's EXIF orientation turns the picture, and boxes must be those of the upright one"
+                if turned
+                else "boxes would lie elsewhere: export the annotations for these files",
+            )
 
 
 def note_unknown_class(what: str, name: str, classes: ClassTable, findings: Findings) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.geo.geojson_rasters import GeoJsonFiles
-from densenet_suite.images import DamagedImageError, ImageRecord
+from densenet_suite.headers import read_headers
 from densenet_suite.rasters import read_raster
 from densenet_suite.segmentation.coco_masks import read_coco_masks
 from densenet_suite.segmentation.datasets import LabelledScene, MaskSource, SegmentationSet, note_absent_classes
@@ -117,34 +117,19 @@ def _note_unpaired(files: PairedFiles, findings: Findings) -> None:
 
 def _read_headers(pairs: Iterable[tuple[Path, MaskSource]], findings: Findings) -> list[LabelledScene]:
     """Return the scenes whose images can be read."""
-
-    def header(path: Path) -> ImageRecord | DataError:
-        try:
-            return read_scene_header(path)
-        except DataError as error:
-            return error
-
     pairs = list(pairs)
-    images = len(pairs) + len(findings.damaged)
+    records = read_headers([path for path, _ in pairs], read_scene_header, findings)
     scenes = []
-    with ThreadPoolExecutor(_READERS) as pool:
-        for (path, mask), record in zip(pairs, pool.map(header, [path for path, _ in pairs]), strict=True):
-            if isinstance(record, DamagedImageError) and findings.skip_damaged:
-                findings.leave_out(path, record.problems[0].what)
-                continue
-            if isinstance(record, DataError):
-                problem = record.problems[0]
-                check = "image-missing" if "does not exist" in problem.what else "image-unusable"
-                findings.error(check, f"{problem.what}: {path}", problem.hint)
-                continue
-            if record.orientation != 1:
-                findings.warning(
-                    "image-turned",
-                    f"image {path.name} is turned by its EXIF orientation {record.orientation}; "
-                    "its mask must be that of the upright picture",
-                )
-            scenes.append(LabelledScene(path, record.height, record.width, record.bands, record.dtype, mask))
-    findings.check_damaged(images)
+    for (path, mask), record in zip(pairs, records, strict=True):
+        if record is None:
+            continue
+        if record.orientation != 1:
+            findings.warning(
+                "image-turned",
+                f"image {path.name} is turned by its EXIF orientation {record.orientation}; "
+                "its mask must be that of the upright picture",
+            )
+        scenes.append(LabelledScene(path, record.height, record.width, record.bands, record.dtype, mask))
     return scenes
 
 
