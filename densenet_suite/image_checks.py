@@ -100,7 +100,9 @@ def look_at(path: Path) -> Picture:
 def _look_at_raster(path: Path) -> Picture:
     with open_raster(path) as raster:
         height, width = size = raster.record.height, raster.record.width
-        likeness = Likeness.of(read_thumbnail(raster, max(1, min(size) // SIDE)).astype(np.float32).mean(2))
+        grey = read_thumbnail(raster, max(1, min(size) // SIDE)).astype(np.float32).mean(2)
+        # reflectances have no unit, and may all be below one
+        likeness = Likeness.of(grey, 1.0 if raster.record.dtype == "uint8" else 1e-5 * float(abs(grey).max()))
         of_volume = raster.slice is not None
         content = raster.read(Window(0, 0, height, width)).values.tobytes() if of_volume else _bytes_of(path)
         corners = footprint(raster.georeference, size)

@@ -33,12 +33,12 @@ class Likeness:
     thumbnail: Array
 
     @classmethod
-    def of(cls, grey: Array) -> Self:
-        """Return that of a grey picture [h w] of any size, float32."""
+    def of(cls, grey: Array, level: float = 1.0) -> Self:
+        """Return that of a grey picture [h w] of any size, float32; `level` is a difference that nobody sees."""
         small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         centred = (small - small.mean()).astype(np.float32)
         length = float(np.linalg.norm(centred))
-        plain = length <= SIDE  # a deviation of one grey level
+        plain = length <= SIDE * level  # by their root mean square, the pixels differ by no more than it
         return cls(perceptual_hash(small), np.zeros_like(centred) if plain else centred / length)
 
     @property

@@ -102,6 +102,16 @@ def test_a_picture_of_one_colour_is_told_and_is_like_no_other(tmp_path):
     assert found.keys() == {("train", "image-plain"), ("val", "image-plain")}
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_small_numbers_are_no_single_colour(tmp_path, dtype):
+    values = np.random.default_rng(0).random((40, 50)) * (0.2 if dtype == np.float32 else 3)
+    for name, pixels in {"field": values, "nothing": np.full_like(values, values.max())}.items():
+        Image.fromarray(pixels.astype(dtype)).save(tmp_path / f"{name}.tif")
+    found, _ = checked({"train": sorted(tmp_path.iterdir())})
+    assert found["train", "image-plain"].count == 1
+    assert "nothing.tif is of one colour" in found["train", "image-plain"].examples[0]
+
+
 def test_of_many_pictures_a_part_evenly_spread_is_decoded_and_the_number_told(pictures, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(pictures[0].read_bytes()[:2000])
