@@ -69,6 +69,8 @@ def train_in_child(run: Run, *, resume: bool) -> int:
     if child:
         return child
     code = 1
+    # as a shell tells a process that SIGTERM ended, for the moments in which there is no run yet, or none any more
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     try:
         os.setsid()  # with its loader's workers, so that all of them can be killed
         fit(run.config, run, resume=resume)
