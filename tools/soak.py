@@ -116,7 +116,7 @@ def median(rows: Iterable[Usage], name: str) -> float:
 
 
 def usage(folder: Path, seconds: float) -> Usage:
-    """Return what this process and all below it use at the moment, in pages that each has for itself and shares."""
+    """Return what this process and all below it use at the moment; memory that they share counts for each of them."""
     processes = [os.getpid(), *children(os.getpid())]
     sums = [0, 0, 0]
     for number in processes:
