@@ -29,7 +29,7 @@ from densenet_suite.training.data_report import DataReport
 from densenet_suite.training.epoch_means import EpochMeans
 from densenet_suite.training.faults import Faults, Storage
 from densenet_suite.training.finite_steps import FiniteSteps, LossSpikes
-from densenet_suite.training.interruption import InterruptedRunError, Interruption
+from densenet_suite.training.interruption import InterruptedRunError, Interruption, StopNow
 from densenet_suite.training.launch import plain_process_errors, trainer_options
 from densenet_suite.training.memory import smaller_batch
 from densenet_suite.training.metrics_log import MetricsLog, read_metrics
@@ -124,7 +124,7 @@ def _fit(
         with plain_process_errors():
             trainer.fit(task, data, ckpt_path=_start(run) if resume else None)
         status = "finished"
-    except InterruptedRunError:
+    except (InterruptedRunError, StopNow):
         status = "interrupted"
         raise
     except Exception as error:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import lightning as L
@@ -28,6 +28,10 @@ class InterruptedRunError(SuiteError):
             hint=f"densenet-suite resume {run}",
         )
         self.exit_code = 128 + number  # type: ignore[misc]  # one class for all signals
+
+
+class StopNow(BaseException):
+    """Leaves all that is going on; no Exception, as torch turns those that come up while it loads into errors of its own."""
 
 
 class Interruption(Checkpoint):
@@ -59,9 +63,13 @@ class Interruption(Checkpoint):
         self._listen()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        if kind is StopNow:
+            raise self._error() from None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over from Lightning."""
@@ -119,7 +127,7 @@ class Interruption(Checkpoint):
             os.kill(os.getpid(), number)
         self.received = number
         if not self._training:
-            self._stop()
+            raise StopNow
 
     def _is_wanted(self, trainer: L.Trainer) -> bool:
         if trainer.world_size == 1:
@@ -130,5 +138,8 @@ class Interruption(Checkpoint):
         return received
 
     def _stop(self) -> None:
+        raise self._error()
+
+    def _error(self) -> InterruptedRunError:
         assert self.received is not None
-        raise InterruptedRunError(self.received, self.run)
+        return InterruptedRunError(self.received, self.run)

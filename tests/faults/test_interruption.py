@@ -66,7 +66,14 @@ def test_a_signal_before_the_first_step_ends_a_run_at_once(
 ) -> None:
     config = load_config(tiny_config, [f"output={tmp_path}"])
     run = Run.create(config)
-    monkeypatch.setattr(DataReport, "write", lambda report: signal.raise_signal(getattr(signal, name)))
+
+    def write(report: DataReport) -> None:
+        try:
+            signal.raise_signal(getattr(signal, name))
+        except Exception as error:  # as torch does while it loads a state
+            raise RuntimeError("while copying the parameter ...") from error
+
+    monkeypatch.setattr(DataReport, "write", write)
     before = signal.getsignal(getattr(signal, name))
     with pytest.raises(InterruptedRunError, match=name):
         fit(config, run)
