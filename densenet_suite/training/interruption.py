@@ -31,7 +31,7 @@ class InterruptedRunError(SuiteError):
 
 
 class StopNow(BaseException):
-    """Leaves all that is going on; no Exception, as torch turns those that come up while it loads into errors of its own."""
+    """Leaves all that is going on; no Exception, as torch takes those that come up while it loads for its own."""
 
 
 class Interruption(Checkpoint):
