@@ -7,14 +7,16 @@ batch norm have no bias (it would have no effect; the detector's `checkpoints` f
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from densenet_suite.layers import ConvNormAct, Norm, SeparableConv, activation, pad_same
+from densenet_suite.fusing import Fusible
+from densenet_suite.layers import Conv2d, ConvNormAct, Norm, SeparableConv, activation, with_norm
 
 _FUSION_EPSILON = 1e-4
 
@@ -146,27 +148,37 @@ class BiFPNCell(nn.Module):
         return outputs[-levels:]
 
 
-class FusionNode(nn.Module):
+class FusionNode(Fusible):
     """Weighs and adds features of one size, then mixes them by a separable convolution."""
 
     def __init__(self, inputs: int, channels: int, fusion: Literal["fast", "sum"], act: str, norm: Norm):
         super().__init__()
         self.weights = nn.Parameter(torch.ones(inputs)) if fusion == "fast" else None
+        self.fixed_shares: Tensor
+        self.register_buffer("fixed_shares", torch.ones(inputs), persistent=False)  # where there are no weights
         self.act = activation(act)
-        self.conv = SeparableConv(channels, channels, bias=False)
-        self.norm = norm(channels)
+        self.conv: nn.Module = SeparableConv(channels, channels, bias=False)
+        self.norm: nn.Module = norm(channels)
         for layer in (self.conv.depthwise, self.conv.pointwise):
             _glorot_uniform(layer)
 
-    def forward(self, inputs: list[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
-        """Fuse. The weights are normalised in float32 before they meet features, so half precision cannot overflow."""
-        if self.weights is None:
-            fused = sum(inputs[1:], inputs[0])
-        else:
-            positive = self.weights.float().relu()
-            shares = (positive / (positive.sum() + _FUSION_EPSILON)).to(inputs[0].dtype)
-            fused = sum((x * share for x, share in zip(inputs[1:], shares[1:], strict=True)), inputs[0] * shares[0])
+    def forward(self, inputs: list[Float[Tensor, "b c _ _"]]) -> Float[Tensor, "b c h w"]:
+        """Fuse inputs, of which all but the first may have half its size."""
+        fused = weighted_sum(inputs, self._shares().to(inputs[0].dtype))
         return self.norm(self.conv(self.act(fused)))
+
+    def _shares(self) -> Float[Tensor, " n"]:
+        """Return what the inputs are multiplied by, in float32 at least, so that half precision cannot overflow."""
+        if self.weights is None:
+            return self.fixed_shares
+        positive = self.weights.to(torch.promote_types(self.weights.dtype, torch.float32)).relu()
+        return positive / (positive.sum() + _FUSION_EPSILON)
+
+    def fuse_(self) -> None:
+        """Normalise the weights, and make the norm part of the convolution."""
+        self.fixed_shares, self.weights = self._shares(), None
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        self.conv, self.norm = with_norm(self.conv, self.norm), nn.Identity()
 
 
 class Resample(nn.Module):
@@ -181,19 +193,63 @@ class Resample(nn.Module):
         """Halve, rounding up: the maximum of 3x3 cells, or bilinearly."""
         if self.method == "bilinear":
             return F.interpolate(x, (size[0], size[1]), mode="bilinear", align_corners=False)
-        if self.same:
-            return F.max_pool2d(pad_same(x, 3, -math.inf), 3, 2)
-        return F.max_pool2d(x, 3, 2, 1)
+        height, width = x.shape[-2:]
+        if not self.same:
+            return F.max_pool2d(x, 3, 2, 1)
+        if torch.compiler.is_exporting() or height % 2 != width % 2:
+            return F.max_pool2d(F.pad(x, (width % 2, 1, height % 2, 1), value=-math.inf), 3, 2)
+        # without the copy that padding is: windows that begin at the first cell, and the last reaches beyond the edge
+        return F.max_pool2d(x, 3, 2, ceil_mode=True) if height % 2 == 0 else F.max_pool2d(x, 3, 2, 1)
 
     def up(self, x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c h2 w2"]:
-        """Double, to the exact size of the finer level."""
+        """Double, to the exact size of the finer level; what `weighted_sum` can repeat is left as it is."""
         if self.method == "bilinear":
             return F.interpolate(x, (size[0], size[1]), mode="bilinear", align_corners=False)
+        if not torch.compiler.is_compiling() and (size[0], size[1]) == (2 * x.shape[-2], 2 * x.shape[-1]):
+            return x
         return F.interpolate(x, (size[0], size[1]), mode="nearest")
 
 
+def weighted_sum(inputs: Sequence[Float[Tensor, "b c _ _"]], shares: Float[Tensor, " n"]) -> Float[Tensor, "b c h w"]:
+    """Return the sum of inputs times shares; inputs of half the first one's size are repeated to it.
+
+    Neither the products nor the repeated maps are made. A compiler does as well from the readable form, for which all
+    inputs have one size.
+    """
+    if torch.compiler.is_compiling():
+        return sum((x * share for x, share in zip(inputs[1:], shares[1:], strict=True)), inputs[0] * shares[0])
+    total: Tensor = _WeightedSum.apply(shares, *inputs)
+    return total
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, shares: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(shares, *inputs)
+        total = inputs[0] * shares[0]
+        for x, share in zip(inputs[1:], shares[1:], strict=True):
+            if x.shape == total.shape:
+                total.addcmul_(x, share)
+            else:
+                cells = total.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # [b c h 2 w 2]
+                cells.addcmul_(x[:, :, :, None, :, None], share)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        shares, *inputs = ctx.saved_tensors
+        of_shares, of_inputs = [], []
+        for x, share in zip(inputs, shares, strict=True):
+            of_sum = upstream if x.shape == upstream.shape else F.avg_pool2d(upstream, 2, divisor_override=1)
+            of_inputs.append(of_sum * share)
+            if ctx.needs_input_grad[0]:
+                of_shares.append((of_sum * x).sum(dtype=torch.promote_types(x.dtype, torch.float32)))
+        return torch.stack(of_shares).to(shares.dtype) if of_shares else None, *of_inputs
+
+
 def _lateral(in_channels: int, channels: int, norm: Norm) -> ConvNormAct:
-    conv = nn.Conv2d(in_channels, channels, 1, bias=False)
+    conv = Conv2d(in_channels, channels, 1)
     _glorot_uniform(conv)
     return ConvNormAct(conv, norm(channels), None)
 

@@ -4,14 +4,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
+from densenet_suite.fusing import Fusible
+from densenet_suite.norm_act import SiLU, norm_act
+
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "silu": partial(nn.SiLU, inplace=True),
+    "silu": SiLU,
     "relu": partial(nn.ReLU, inplace=True),
     "relu6": partial(nn.ReLU6, inplace=True),
 }
@@ -34,19 +40,13 @@ class Norm:
         return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum)
 
 
-def pad_same(x: Float[Tensor, "b c h w"], kernel: int, value: float = 0.0) -> Float[Tensor, "b c h2 w2"]:
-    """Pad as TensorFlow's SAME does before an odd kernel of stride 2: on even sizes the extra pixel is at the end.
-
-    The general formula rounds up with a division of sizes, which takes torch.export minutes to reason about for a
-    whole network; for odd kernels and stride 2 it is exactly (p - 1 + n % 2, p) with p = (kernel - 1) // 2.
-    """
-    p = (kernel - 1) // 2
-    height, width = x.shape[-2:]
-    return F.pad(x, (p - 1 + width % 2, p, p - 1 + height % 2, p), value=value)
-
-
 class Conv2d(nn.Conv2d):
-    """A convolution whose output has ceil(size / stride) cells; `same` chooses TensorFlow's side for the padding."""
+    """A convolution whose output has ceil(size / stride) cells.
+
+    `same` stands for TensorFlow's SAME padding, of which an even side has its extra cell at the end when the stride is
+    2. Ordinary padding of a map that is rotated by half a turn is just that, for even and odd sides: such a layer takes
+    a rotated map, gives a rotated one, and rotates its kernel. Padding the map itself would be to copy it.
+    """
 
     def __init__(
         self,
@@ -59,16 +59,30 @@ class Conv2d(nn.Conv2d):
         bias: bool = False,
         same: bool = False,
     ):
-        self.pads_same = same and stride == 2 and kernel > 1  # with stride 1 the two paddings are equal
-        padding = 0 if self.pads_same else (kernel - 1) // 2
-        super().__init__(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
+        super().__init__(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
+        self.rotates = same and kernel > 1
+        self.is_product = kernel == stride == groups == 1
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Convolve."""
-        return super().forward(pad_same(x, self.kernel_size[0]) if self.pads_same else x)
+        if self.is_product and _is_matrix(x):
+            return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        weight = self.weight.flip((2, 3)) if self.rotates else self.weight
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
+
+    def keep_rotated_(self) -> None:
+        """Rotate the kernel for good."""
+        if self.rotates:
+            self.weight, self.rotates = nn.Parameter(self.weight.flip((2, 3)), requires_grad=False), False
 
 
-class ConvNormAct(nn.Module):
+def _is_matrix(x: Float[Tensor, "b c h w"]) -> bool:
+    """Whether a CPU has the cells of a map as rows of a matrix, whose product has the quicker gradients."""
+    here = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return here and x.is_contiguous(memory_format=torch.channels_last)
+
+
+class ConvNormAct(Fusible):
     """Convolution, batch normalisation, activation (None: none)."""
 
     def __init__(self, conv: nn.Module, norm: nn.Module, act: str | None):
@@ -79,7 +93,48 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Apply the three in turn."""
-        return self.act(self.norm(self.conv(x)))
+        return norm_act(self.norm, self.act, self.conv(x))
+
+    def fuse_(self) -> None:
+        """Make the norm part of the convolution, and the activation a part of that step."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv, self.norm = with_norm(self.conv, self.norm), nn.Identity()
+        self.conv, self.act = with_act(self.conv, self.act), nn.Identity()
+
+
+class ConvAct(nn.Module):
+    """A convolution and its activation in inference: on a CPU one step of oneDNN, elsewhere two.
+
+    An activation of its own reads and writes the whole map again. The operator is the one that torch.compile uses.
+    """
+
+    STEPS: ClassVar[dict[type[nn.Module], str]] = {
+        SiLU: "swish",
+        nn.ReLU: "relu",
+        nn.Identity: "none",
+    }  # oneDNN's names
+
+    def __init__(self, conv: nn.Conv2d, act: nn.Module):
+        super().__init__()
+        self.conv = conv
+        self.act = act
+        self.step = self.STEPS[type(act)]
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Apply the two."""
+        if not runs_in_onednn(x):
+            return self.act(self.conv(x))
+        conv = self.conv
+        activated: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, self.step, [], ""
+        )
+        return activated
+
+
+def runs_in_onednn(x: Tensor) -> bool:
+    """Whether oneDNN can compute with a tensor of no gradient here and now; a compiler finds its own way to it."""
+    fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not x.requires_grad
+    return fits and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
 
 
 class SqueezeExcite(nn.Module):
@@ -96,8 +151,13 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Multiply each channel by its gate."""
-        gate = self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True))))
-        return x * gate.sigmoid()
+        return x * self.gate(x)
+
+    def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
+        """Return what each channel is to be multiplied by, from 0 to 1."""
+        # not a mean, of which PyTorch makes the gradient as large as the map
+        pooled = x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
+        return self.expand(self.act(self.reduce(pooled))).sigmoid()
 
 
 class SeparableConv(nn.Module):
@@ -106,11 +166,34 @@ class SeparableConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool):
         super().__init__()
         self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
-        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
         """Apply the two in turn."""
         return self.pointwise(self.depthwise(x))
+
+
+def with_norm(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
+    """Return a convolution, plain or separable, that computes what it and the batch norm behind it do in evaluation."""
+    if not isinstance(conv, SeparableConv):
+        assert isinstance(conv, nn.Conv2d)
+        plain = fuse_conv_bn_eval(conv, norm)
+        if isinstance(plain, Conv2d):
+            plain.keep_rotated_()
+        return plain
+    fused = SeparableConv(conv.depthwise.in_channels, conv.pointwise.out_channels, bias=True)
+    fused.depthwise, fused.pointwise = conv.depthwise, fuse_conv_bn_eval(conv.pointwise, norm)
+    return fused.eval()
+
+
+def with_act(conv: nn.Module, act: nn.Module) -> nn.Module:
+    """Return a convolution, plain or separable, and the activation behind it as one module."""
+    if isinstance(act, nn.Identity):
+        return conv
+    if isinstance(conv, SeparableConv):
+        return nn.Sequential(conv.depthwise, with_act(conv.pointwise, act))
+    assert isinstance(conv, nn.Conv2d)
+    return ConvAct(conv, act) if type(act) in ConvAct.STEPS else nn.Sequential(conv, act)
 
 
 def recompute(block: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:

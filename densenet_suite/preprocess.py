@@ -1,6 +1,6 @@
 """Pixel values to network input: one object for training, validation and prediction, stored with the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -77,10 +77,14 @@ class Normalization:
 
 
 class Preprocess(nn.Module):
-    """Normalises pixel values on the device; part of the model, without a place in its state dict."""
+    """Normalises pixel values on the device; part of the model, without a place in its state dict.
+
+    It computes in float32 for a network of half precision, which would round the pixels themselves.
+    """
 
     offset: Tensor
     scale: Tensor
+    output: Tensor
 
     def __init__(self, normalization: Normalization):
         super().__init__()
@@ -88,6 +92,7 @@ class Preprocess(nn.Module):
         offset, scale = _affine(normalization.mean, normalization.std, normalization.value_range)
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("output", torch.empty(0), persistent=False)  # has the type of the network's weights
 
     def forward(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Normalise pixel values of any dtype, in the range of their file.
@@ -100,7 +105,15 @@ class Preprocess(nn.Module):
                 f"images have {images.shape[1]} bands, the model takes {self.offset.shape[1]}: "
                 f"create it with in_channels={images.shape[1]}"
             )
-        return (images.to(self.offset.dtype) - self.offset) * self.scale
+        return (images.to(self.offset.dtype) - self.offset).mul_(self.scale).to(self.output.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the network to its device and type, and keep the digits of the statistics."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        precise = torch.promote_types(self.output.dtype, torch.float32)
+        statistics = _affine(self.normalization.mean, self.normalization.std, self.normalization.value_range)
+        self.offset, self.scale = (values.to(self.output.device, precise) for values in statistics)
+        return self
 
 
 def _affine(mean: Sequence[float], std: Sequence[float], value_range: float) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@ import pytest
 import torch
 from peers import apart
 from timm.layers import Conv2dSame
-from timm.layers import pad_same as timm_pad_same
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
@@ -13,29 +12,21 @@ from densenet_suite.layers import (
     SeparableConv,
     SqueezeExcite,
     activation,
-    pad_same,
     recompute,
 )
 
 
-@pytest.mark.parametrize("kernel", [3, 5, 7])
-@pytest.mark.parametrize("value", [0.0, float("-inf")])
-def test_padding_is_tensorflows_for_every_size(kernel, value):
-    for side in range(1, 41):
-        x = torch.randn(1, 1, side, 41 - side)
-        assert torch.equal(pad_same(x, kernel, value), timm_pad_same(x, [kernel] * 2, [2, 2], value=value))
-
-
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2)])
 @pytest.mark.parametrize("size", [(7, 8), (10, 9), (1, 2)])
 @torch.no_grad()
-def test_a_same_convolution_is_tensorflows(kernel, stride, size):
+def test_a_same_convolution_is_tensorflows_on_rotated_maps(kernel, stride, size):
     ours = Conv2d(4, 6, kernel, stride=stride, same=True, bias=True)
     peer = Conv2dSame(4, 6, kernel, stride=stride)
     peer.load_state_dict(ours.state_dict())
     x = torch.randn(2, 4, *size)
-    assert torch.equal(ours(x), peer(x))
+    assert apart(ours(x.flip((2, 3))).flip((2, 3)), peer(x)) < 1e-6
+    ours.keep_rotated_()
+    assert apart(ours(x.flip((2, 3))).flip((2, 3)), peer(x)) < 1e-6
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])

@@ -51,6 +51,11 @@ class Receptive:
         last = self.last + ((kernel - 1) * dilation - before) * self.stride
         return replace(self, stride=self.stride * stride, first=first, last=last)
 
+    def mirrored(self, cells: int, pixels: int) -> Self:
+        """Return the field of the first cell once a row of cells is turned round, and counted from the other end."""
+        first = pixels - 1 - self.last - (cells - 1) * self.stride
+        return replace(self, first=first, last=first + self.size - 1)
+
     @property
     def offset(self) -> float:
         """The centre, in pixels."""
@@ -177,6 +182,7 @@ class _FieldTracer(TorchDispatchMode):
 
     def __init__(self, images: Tensor):
         super().__init__()  # type: ignore[no-untyped-call]
+        self._width = images.shape[-1]
         self._fields: dict[int, Receptive | None] = {id(images): Receptive()}
         self._alive = [images]  # ids are only unique among living objects
 
@@ -201,6 +207,8 @@ class _FieldTracer(TorchDispatchMode):
         if len(known) < len(fields) or name.startswith(self.MIXES_POSITIONS):
             return None
         field = known[0]
+        if name == "flip":
+            return field.mirrored(args[0].shape[-1], self._width) if 3 in args[1] else field
         if name == "convolution":
             _, weight, _, stride, padding, dilation, transposed = args[:7]
             return None if transposed else field.window(weight.shape[-1], stride[-1], padding[-1], dilation[-1])

@@ -15,7 +15,9 @@ from torchvision.ops import StochasticDepth
 
 from densenet_suite.backbones.base import Backbone, Level, Receptive
 from densenet_suite.backbones.scaling import Block, EfficientNetSpec
-from densenet_suite.layers import Conv2d, ConvNormAct, Norm, SqueezeExcite, activation, pad_same, recompute
+from densenet_suite.fusing import Fusible
+from densenet_suite.layers import Conv2d, ConvNormAct, Norm, SqueezeExcite, activation, recompute
+from densenet_suite.norm_act import norm_act
 from densenet_suite.preprocess import Normalization
 
 
@@ -45,16 +47,17 @@ class EfficientNet(Backbone):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the feature maps of a normalised image, fine to coarse; level l has ceil(size / stride) cells."""
-        x = self.stem(images)
+        same = self.spec.padding == "same"  # then all layers take rotated maps: see Conv2d
+        x = self.stem(images.flip((2, 3)) if same else images)
         features = [x] if 0 in self._taps else []
         for i, block in enumerate((block for stage in self.stages for block in stage.children()), 1):
             x = recompute(block, x) if self.checkpointing and self.training else block(x)
             if i in self._taps:
                 features.append(x)
-        return features
+        return [x.flip((2, 3)) for x in features] if same else features
 
 
-class MBConv(nn.Module):
+class MBConv(Fusible):
     """Mobile inverted bottleneck: [expand ->] depthwise -> [se ->] project, or fused -> project, plus its input."""
 
     def __init__(self, block: Block, act: str, norm: Norm, *, same: bool):
@@ -97,6 +100,31 @@ class MBConv(nn.Module):
             y = self.project(y, *routing)
         return y if self.drop_path is None else x + self.drop_path(y)
 
+    def fuse_(self) -> None:
+        """Let the gate weigh the kernel behind it in place of the map."""
+        if self.se is not None and isinstance(self.project, ConvNormAct):
+            gated = GatedConv(self.se, self.project)
+            self.se, self.project = None, gated
+
+
+class GatedConv(nn.Module):
+    """A pointwise convolution of a gated map, in inference.
+
+    Of a single image the kernel is gated instead, which is a hundredth of the map, and the gated map is never made.
+    """
+
+    def __init__(self, gate: SqueezeExcite, project: ConvNormAct):
+        super().__init__()
+        self.gate = gate
+        self.project = project
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
+        """Gate and convolve."""
+        conv = self.project.conv
+        if len(x) > 1 or not isinstance(conv, nn.Conv2d):
+            return self.project(self.gate(x))
+        return F.conv2d(x, conv.weight * self.gate.gate(x), conv.bias)
+
 
 class CondConv2d(nn.Module):
     """A convolution whose kernel is mixed from experts, per image. Reference: arXiv:1904.04971, section 3."""
@@ -114,7 +142,7 @@ class CondConv2d(nn.Module):
     ):
         super().__init__()
         self.kernel, self.stride, self.groups, self.out_channels = kernel, stride, groups, out_channels
-        self.pads_same = same and stride == 2 and kernel > 1
+        self.rotates = same and kernel > 1  # see Conv2d
         self.kernel_shape = (in_channels // groups, kernel, kernel)
         self.weight = nn.Parameter(torch.empty(experts, out_channels * math.prod(self.kernel_shape)))
 
@@ -122,11 +150,10 @@ class CondConv2d(nn.Module):
         """Mix the kernels by the routing weights and convolve each image with its own, as one grouped convolution."""
         batch = x.shape[0]
         kernels = (routing @ self.weight).view(batch * self.out_channels, *self.kernel_shape)
-        if self.pads_same:
-            x = pad_same(x, self.kernel)
-        images_as_groups = x.reshape(1, -1, *x.shape[-2:])
-        padding = 0 if self.pads_same else (self.kernel - 1) // 2
-        y = F.conv2d(images_as_groups, kernels, None, self.stride, padding, 1, self.groups * batch)
+        if self.rotates:
+            kernels = kernels.flip((2, 3))
+        images_as_groups, groups = x.reshape(1, -1, *x.shape[-2:]), self.groups * batch
+        y = F.conv2d(images_as_groups, kernels, None, self.stride, (self.kernel - 1) // 2, 1, groups)
         return y.view(batch, self.out_channels, *y.shape[-2:])
 
 
@@ -141,7 +168,7 @@ class RoutedConvNormAct(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"], routing: Float[Tensor, "b e"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Apply the three in turn."""
-        return self.act(self.norm(self.conv(x, routing)))
+        return norm_act(self.norm, self.act, self.conv(x, routing))
 
 
 def _levels(spec: EfficientNetSpec) -> tuple[Level, ...]:

@@ -1,5 +1,8 @@
 """The class and box heads: convolutions that all levels share, with batch norms that each level has for itself.
 
+The last product is taken of the cells of all levels at once, as a matrix: its outcome is in the order of the anchors,
+where convolutions of the levels would have to be turned round and put together.
+
 Reference: EfficientDet, arXiv:1911.09070, section 4.2 and figure 3.
 """
 
@@ -9,14 +12,17 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from densenet_suite.layers import Norm, SeparableConv, activation
+from densenet_suite.fusing import Fusible
+from densenet_suite.layers import Norm, SeparableConv, activation, with_act, with_norm
+from densenet_suite.norm_act import norm_act
 
 # at the start every class has a probability of 1 %, so the many background anchors do not drown the rest
 PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)
 
 
-class PredictionHead(nn.Module):
+class PredictionHead(Fusible):
     """One head.
 
     Args:
@@ -54,13 +60,29 @@ class PredictionHead(nn.Module):
 
     def forward(self, features: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b n {self.outputs}"]:
         """Return the predictions of all anchors, ordered as `anchor_boxes` orders them."""
-        return torch.cat([self._of_level(level, x) for level, x in enumerate(features)], 1)
+        cells = torch.cat([self._cells(level, x) for level, x in enumerate(features)], 1)
+        pointwise = self.predict.pointwise
+        return F.linear(cells, pointwise.weight.flatten(1), pointwise.bias).view(len(cells), -1, self.outputs)
 
-    def _of_level(self, level: int, x: Tensor) -> Tensor:
+    def _cells(self, level: int, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
+        """Return what the last product is taken of."""
         for conv, norms in zip(self.convs, self.norms, strict=True):
             assert isinstance(norms, nn.ModuleList)
-            x = self.act(norms[level](conv(x)))
-        return self.predict(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
+            x = norm_act(norms[level], self.act, conv(x))
+        return self.predict.depthwise(x).permute(0, 2, 3, 1).flatten(1, 2)
+
+    def fuse_(self) -> None:
+        """Make each level's norms and activations part of pointwise convolutions of its own.
+
+        The depthwise convolutions stay shared.
+        """
+        for i, (conv, norms) in enumerate(zip(self.convs, self.norms, strict=True)):
+            assert isinstance(conv, SeparableConv)
+            assert isinstance(norms, nn.ModuleList)
+            own = [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)]
+            self.norms[i] = nn.ModuleList(with_act(with_norm(conv.pointwise, norm), self.act) for norm in own)
+            self.convs[i] = conv.depthwise
+        self.act = nn.Identity()
 
 
 def _initialize(conv: SeparableConv, bias: float) -> None:

@@ -11,6 +11,7 @@ there it uses its running statistics.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from jaxtyping import Float
 from segmentation_models_pytorch.base.initialization import initialize_decoder
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densenet_suite.errors import ConfigError
+from densenet_suite.fusing import Fusible
+from densenet_suite.layers import with_norm
 from densenet_suite.segmentation.variants import SegmenterSpec
 
 _ATROUS_RATES = (12, 24, 36)
@@ -72,7 +75,7 @@ _BUILDERS: Mapping[str, Callable[[SegmenterSpec, list[int]], nn.Module]] = {
 }
 
 
-class SmpDecoder(nn.Module):
+class SmpDecoder(Fusible):
     """A decoder of segmentation_models_pytorch.
 
     Args:
@@ -114,6 +117,13 @@ class SmpDecoder(nn.Module):
             cells = [-(-side // stride) for side in size]
             pyramid.append(maps[stride] if stride in maps else coarsest.new_empty(len(coarsest), 0, *cells))
         return [self.net(pyramid)]
+
+    def fuse_(self) -> None:
+        """Make norms part of the convolutions that come before them in a sequence."""
+        for sequence in [module for module in self.net.modules() if isinstance(module, nn.Sequential)]:
+            for i, (layer, following) in enumerate(pairwise(sequence)):
+                if type(layer) is nn.Conv2d and isinstance(following, nn.BatchNorm2d):
+                    sequence[i], sequence[i + 1] = with_norm(layer, following), nn.Identity()
 
 
 class SteadyBatchNorm2d(nn.BatchNorm2d):

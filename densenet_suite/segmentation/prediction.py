@@ -118,7 +118,7 @@ class SegmentationPredictor:
     """Runs a segmenter over files.
 
     Args:
-        model: the segmenter; put into evaluation.
+        model: the segmenter, best as `fusing.fuse` makes it; put into evaluation.
         tile: (height, width) of what the network sees at a time. A scene that fits goes through whole.
         overlap: pixels that tiles share with their neighbours, at least.
         scale: pixels of the network for each pixel of the file.

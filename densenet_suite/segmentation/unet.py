@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densenet_suite.fusing import Fusible
+from densenet_suite.layers import with_norm
 from densenet_suite.segmentation.variants import Attention
 
 
@@ -59,7 +61,7 @@ class UnetDecoder(nn.Module):
         return levels[::-1]
 
 
-class UnetBlock(nn.Module):
+class UnetBlock(Fusible):
     """Twice the size, joined with a skip (none where `skip` is 0), gated, and convolved twice."""
 
     def __init__(self, inputs: int, skip: int, outputs: int, attention: Attention | None):
@@ -71,6 +73,8 @@ class UnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.norm2: nn.Module = nn.BatchNorm2d(outputs)
         self.gate2 = ScSE(outputs) if attention else None
+        self.fixed_kernel: Tensor | None
+        self.register_buffer("fixed_kernel", None, persistent=False)
 
     def forward(
         self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b s h2 w2"] | None, size: Sequence[int]
@@ -79,7 +83,10 @@ class UnetBlock(nn.Module):
         weight, bias = _with_norm(self.conv1, self.norm1)
         twice = size[0] == 2 * x.shape[-2] and size[1] == 2 * x.shape[-1]
         if twice and self.gate1 is None:
-            y = upsampled_conv2d(x, weight[:, : self.inputs], bias)
+            kernel = self.fixed_kernel
+            if kernel is None:
+                kernel = upsampling_kernel(weight[:, : self.inputs])
+            y = F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
             if skip is not None:
                 y += F.conv2d(skip, weight[:, self.inputs :], padding=1)
         else:
@@ -93,6 +100,14 @@ class UnetBlock(nn.Module):
         weight, bias = _with_norm(self.conv2, self.norm2)
         y = _activated(F.conv2d(y, weight, bias, padding=1), self.norm2)
         return y if self.gate2 is None else self.gate2(y)
+
+    def fuse_(self) -> None:
+        """Make the norms part of the convolutions, and keep the kernel of the transposed one."""
+        for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
+            if isinstance(batch_norm := getattr(self, norm), nn.BatchNorm2d):
+                setattr(self, conv, with_norm(getattr(self, conv), batch_norm))
+                setattr(self, norm, nn.Identity())
+        self.fixed_kernel = upsampling_kernel(self.conv1.weight[:, : self.inputs])
 
 
 class ScSE(nn.Module):
@@ -111,25 +126,23 @@ class ScSE(nn.Module):
         return x * (channel + self.spatial(x).sigmoid())
 
 
-def upsampled_conv2d(
-    x: Float[Tensor, "b c h w"], weight: Float[Tensor, "o c 3 3"], bias: Float[Tensor, " o"] | None = None
-) -> Float[Tensor, "b o h2 w2"]:
-    """Convolve the map that nearest upsampling by two makes of `x`, padded with one zero, without making it.
+def upsampling_kernel(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor, "c o 4 4"]:
+    """Return the kernel with which a transposed convolution of stride 2, padded with one zero, convolves a doubled map.
 
-    Row i of `x` becomes rows 2i and 2i+1, so an output row takes the sum of the taps that fall on the same row of `x`.
-    Going through the taps of the transposed convolution, which are in reverse order, these sums are w2, w2+w1, w1+w0
-    and w0: the sums of two neighbours in the reversed kernel between zeros. The same holds for columns.
+    Row i of the map becomes rows 2i and 2i+1 by nearest upsampling, so an output row takes the sum of the taps that
+    fall on the same row of the map. Going through the taps of the transposed convolution, which are in reverse order,
+    these sums are w2, w2+w1, w1+w0 and w0: the sums of two neighbours in the reversed kernel between zeros. The same
+    holds for columns.
     """
     # the layout that oneDNN takes kernels in: with another one its reordering costs more than the deepest convolution
     reverse = weight.flip((2, 3)).transpose(0, 1).contiguous(memory_format=torch.channels_last)
-    kernel = F.avg_pool2d(reverse, 2, stride=1, padding=1, divisor_override=1)
-    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
+    return F.avg_pool2d(reverse, 2, stride=1, padding=1, divisor_override=1)
 
 
 def _with_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return kernel and bias of a convolution, with the batch norm behind it where that uses fixed statistics."""
     if not isinstance(norm, nn.BatchNorm2d) or norm.training:
-        return conv.weight, None
+        return conv.weight, conv.bias
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
