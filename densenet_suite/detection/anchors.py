@@ -5,6 +5,7 @@ are ordered as the heads write: levels fine to coarse, rows, columns, octaves, s
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,34 @@ def anchor_boxes(
         scale: side of the smallest square anchor in units of the level's stride.
         aspects: factors of width and height of each shape.
         device: where the result is wanted.
+
+    Returns:
+        a tensor that others may have too, not to be changed: the latest are kept, as all batches of a size share them.
     """
+    if torch.compiler.is_compiling():
+        return _computed(image_size, feature_sizes, scale, aspects, device)
+    return _kept(tuple(image_size), tuple(map(tuple, feature_sizes)), scale, tuple(aspects), torch.device(device))
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _kept(
+    image_size: tuple[int, int],
+    feature_sizes: tuple[tuple[int, int], ...],
+    scale: float,
+    aspects: tuple[tuple[float, float], ...],
+    device: torch.device,
+) -> Float[Tensor, "n 4"]:
+    return _computed(image_size, feature_sizes, scale, aspects, device)
+
+
+def _computed(
+    image_size: tuple[int, int],
+    feature_sizes: Sequence[tuple[int, int]],
+    scale: float,
+    aspects: Sequence[tuple[float, float]],
+    device: torch.device | str,
+) -> Float[Tensor, "n 4"]:
     # double precision, as in the original: single would differ from it in the last bit
     working = "cpu" if torch.device(device).type == "mps" else device
     levels = []

@@ -41,6 +41,7 @@ class EvaluationWeights(L.Callback):
         self.images = images
         self.updates = 0
         self.average: dict[str, Tensor] = {}
+        self._averaged: list[Tensor] = []  # what they are the averages of, in the same order
         self._steps = 0
         self._recent: deque[Tensor] = deque()
         self._norms: list[str] = []
@@ -53,6 +54,7 @@ class EvaluationWeights(L.Callback):
         if self.decay:
             start = {name: value.detach().clone() for name, value in model.named_parameters()}
             self.average = {name: self.average.get(name, value).to(device) for name, value in start.items()}
+            self._averaged = [value.detach() for value in model.parameters()]
         self._recent = deque(images.to(device) for images in self._recent)
         self._steps = trainer.global_step
         # those that are in training now; frozen ones keep their statistics
@@ -86,9 +88,7 @@ class EvaluationWeights(L.Callback):
         self._steps = trainer.global_step
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        current = dict(_model(pl_module).named_parameters())
-        names = list(self.average)
-        torch._foreach_lerp_([self.average[n] for n in names], [current[n].detach() for n in names], 1 - decay)
+        torch._foreach_lerp_(list(self.average.values()), self._averaged, 1 - decay)
 
     def leave_out(self, step: int, batches: int) -> None:
         """Do not move the average at a step in which nothing was learned, and forget the images of its batches."""

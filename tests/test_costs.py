@@ -1,0 +1,124 @@
+"""What does not waver as times do: products, operations and memory of the networks, beside those of the peers.
+
+The bounds are a little above what is reached, so that a gain that is lost is noticed. Speeds: tools/benchmark.py.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from effdet import DetBenchTrain
+from effdet_peer import effdet_model
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from densenet_suite import create_detector, create_segmenter, fuse
+from densenet_suite.detection.loss import detection_loss
+
+SIZE, BATCH, CLASSES = 128, 2, 90
+
+
+@pytest.fixture(autouse=True)
+def _shapes_are_checked_elsewhere(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is computed: views and allocations are nothing that a device would run."""
+
+    FREE = ("empty", "detach", "new_empty", "empty_like", "lift_fresh")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view and func.overloadpacket.__name__ not in self.FREE
+        return func(*args, **(kwargs or {}))
+
+
+def operations(run: Callable[[], Any]) -> int:
+    with Operations() as mode:
+        run()
+    return mode.count
+
+
+def saved_bytes(run: Callable[[], Any], *networks: nn.Module) -> int:
+    """Return the bytes that are kept for the backward pass, without the parameters."""
+    own = {value.untyped_storage().data_ptr() for network in networks for value in network.parameters()}
+    kept: dict[int, int] = {}
+    alive = []  # what is freed would leave its address to another
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(kept.values())
+
+
+def objects():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(BATCH, 6, 2, generator=generator) * 80
+    boxes = torch.cat([corners, corners + 40], 2)
+    return boxes, torch.randint(CLASSES, (BATCH, 6), generator=generator)
+
+
+def training_steps():
+    """Return the loss of a batch by this package and by effdet, and the two networks."""
+    boxes, labels = objects()
+    ours = create_detector("tf_efficientdet_d0", num_classes=CLASSES).train().to(memory_format=torch.channels_last)
+    theirs = effdet_model("tf_efficientdet_d0", (SIZE, SIZE), CLASSES).train()
+    bench = DetBenchTrain(theirs, create_labeler=True).train()
+    images = torch.randn(BATCH, 3, SIZE, SIZE)
+    targets = {"bbox": boxes[..., [1, 0, 3, 2]], "cls": labels + 1.0}
+    sides = (
+        lambda: detection_loss(ours.detect(images), boxes, labels).total,
+        lambda: bench(images, targets)["loss"],
+    )
+    return sides, (ours, theirs)
+
+
+def test_a_training_step_keeps_three_fifths_of_what_effdet_keeps():
+    sides, networks = training_steps()
+    ours, theirs = (saved_bytes(side, *networks) for side in sides)
+    assert ours < 0.62 * theirs
+
+
+def test_a_training_step_has_fewer_operations_than_effdets():
+    sides, _ = training_steps()
+    sides[0]()  # anchors are made once
+    ours, theirs = (operations(lambda side=side: side().backward()) for side in sides)
+    assert ours < 0.93 * theirs
+
+
+@torch.inference_mode()
+def test_inference_has_half_of_effdets_operations():
+    peer = effdet_model("tf_efficientdet_d0", (SIZE, SIZE), CLASSES).eval()
+    ours = fuse(create_detector("tf_efficientdet_d0", num_classes=CLASSES))
+    images = torch.zeros(1, 3, SIZE, SIZE)
+    ours(images)
+    assert operations(lambda: ours(images)) < 0.52 * operations(lambda: peer(images))
+
+
+def products(network: nn.Module, size: int) -> float:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 3, size, size))
+    return counter.get_total_flops() / 2e9
+
+
+def test_efficientdet_d0_has_the_published_products():
+    assert 2.4 < products(create_detector("efficientdet_d0", num_classes=90), 512) < 2.54
+
+
+def test_a_unet_has_three_quarters_of_smps_products():
+    ours = products(create_segmenter("unet", backbone="efficientnet_b0", num_classes=2), 256)
+    assert ours < 0.75 * products(smp.Unet("efficientnet-b0", encoder_weights=None, classes=2), 256)
