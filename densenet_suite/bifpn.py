@@ -196,7 +196,7 @@ class Resample(nn.Module):
         height, width = x.shape[-2:]
         if not self.same:
             return F.max_pool2d(x, 3, 2, 1)
-        if torch.compiler.is_exporting() or height % 2 != width % 2:
+        if torch.compiler.is_compiling() or height % 2 != width % 2:
             return F.max_pool2d(F.pad(x, (width % 2, 1, height % 2, 1), value=-math.inf), 3, 2)
         # without the copy that padding is: windows that begin at the first cell, and the last reaches beyond the edge
         return F.max_pool2d(x, 3, 2, ceil_mode=True) if height % 2 == 0 else F.max_pool2d(x, 3, 2, 1)

@@ -133,8 +133,9 @@ class ConvAct(nn.Module):
 
 def runs_in_onednn(x: Tensor) -> bool:
     """Whether oneDNN can compute with a tensor of no gradient here and now; a compiler finds its own way to it."""
-    fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not x.requires_grad
-    return fits and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
+        return False
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not x.requires_grad
 
 
 class SqueezeExcite(nn.Module):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from peers import apart, randomize
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from densenet_suite import create_backbone, create_detector, create_segmenter, fuse
 from densenet_suite.preprocess import Normalization, Preprocess
@@ -113,3 +114,16 @@ def test_half_precision_moves_scores_a_little():
     assert found.class_logits.dtype == torch.bfloat16
     assert (found.class_logits.float().sigmoid() - expected.class_logits.sigmoid()).abs().max() < 0.02
     assert found.boxes().dtype == torch.float32
+
+
+@torch.no_grad()
+def test_a_compiler_needs_one_graph_for_images_of_several_sizes():
+    model = fuse(live(NETWORKS["unet"]()))
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, backend=counter, dynamic=True)
+    for size in ((128, 256), (256, 384)):
+        images = pixels(2, *size)
+        assert apart(compiled(images), model(images)) < 1e-5
+    torch.compiler.reset()
+    assert counter.frame_count == 1
