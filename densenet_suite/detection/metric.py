@@ -1,12 +1,9 @@
 """COCO average precision over a dataset, by pycocotools, or by hotcoco where it is installed, which gives the same.
 
-Reference: Lin et al., Microsoft COCO, arXiv:1405.0312, and its evaluation code. Detections are fed as arrays in pixels
-of the original files; annotations and images are numbered anew for it, so an annotation with the id 0, which
-pycocotools takes for no match, or an id above 2^53 cannot change a score.
+Reference: Lin et al., Microsoft COCO, arXiv:1405.0312, and its evaluation code. Boxes are in pixels of the original
+files.
 """
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densenet_suite.detection.coco_engines import Curves, by_hotcoco, by_pycocotools
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.detection.structures import Detections
 from densenet_suite.installed import is_installed
@@ -43,23 +41,19 @@ class CocoEvaluator:
 
     Args:
         truth: the split; its boxes are used as the file has them, not clipped.
-        max_detections: per image, the last of COCO's three limits.
+        max_detections: the last of COCO's three limits: of a class in an image, the best so many count.
     """
 
     def __init__(self, truth: DetectionSet, max_detections: int = 100):
         self.truth = truth
         self.max_detections = max_detections
-        self._rows: dict[int, Array] = {}
+        self._rows: dict[int, Array] = {}  # [n 6] x1, y1, x2, y2, score, label, in the precision they came in
 
     def update(self, index: int, detections: Detections) -> None:
         """Add the detections of the image with this index, boxes in pixels of its file; a second time replaces them."""
-        boxes = detections.boxes.detach().double().cpu().numpy()
-        rows = np.empty((len(boxes), 6), np.float64)
-        rows[:, :2] = boxes[:, :2]
-        rows[:, 2:4] = boxes[:, 2:] - boxes[:, :2]
-        rows[:, 4] = detections.scores.detach().double().cpu().numpy()
-        rows[:, 5] = detections.labels.cpu().numpy()
-        self._rows[index] = rows
+        boxes, scores, labels = detections
+        rows = torch.cat([boxes, scores[:, None], labels[:, None].float()], 1)  # one copy from the device, not three
+        self._rows[index] = rows.detach().cpu().numpy()
 
     def gather(self) -> None:
         """Bring together what several processes have collected; an image that two of them have counts once."""
@@ -70,85 +64,22 @@ class CocoEvaluator:
                 self._rows.update(part)
 
     def detections(self) -> list[tuple[int, Array]]:
-        """Return (index, [n 6] x, y, width, height, score, label) of each image that was added."""
-        return sorted(self._rows.items())
+        """Return (index, [n 6] x, y, width, height, score, label) of each image that was added, in double precision."""
+        found = [(index, rows.astype(np.float64)) for index, rows in sorted(self._rows.items())]
+        for _, rows in found:
+            rows[:, 2:4] -= rows[:, :2]
+        return found
 
     def compute(self) -> DetectionScores:
         """Score the images that were added."""
-        images = sorted(self._rows)
-        detections = [
-            np.column_stack([np.full(len(rows), index + 1), rows[:, :5], rows[:, 5] + 1])
-            for index, rows in self.detections()
-        ]
-        found = np.concatenate(detections) if detections else np.empty((0, 7))
-        limits = (1, 10, self.max_detections)
-        evaluation = _evaluate(_truth_as_coco(self.truth, images), found, limits)
-        return _scores(self.truth, images, evaluation, self.max_detections)
+        engine = by_hotcoco if is_installed("hotcoco") else by_pycocotools
+        limits = [min(limit, self.max_detections) for limit in (1, 10, self.max_detections)]
+        curves = engine(self.truth, self._rows, limits)
+        return _scores(self.truth, sorted(self._rows), curves, self.max_detections)
 
 
-def _truth_as_coco(truth: DetectionSet, images: Sequence[int]) -> dict[str, Any]:
-    annotations: list[dict[str, Any]] = []
-    for index in images:
-        objects = truth.images[index].objects
-        for i in range(len(objects)):
-            x1, y1, x2, y2 = objects.boxes[i].tolist()
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index + 1,
-                    "category_id": int(objects.labels[i]) + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": float(objects.areas[i]),
-                    "iscrowd": int(objects.crowd[i]),
-                }
-            )
-    return {
-        "info": {},
-        "images": [
-            {
-                "id": i + 1,
-                "height": truth.images[i].height,
-                "width": truth.images[i].width,
-                "file_name": str(i),
-            }
-            for i in images
-        ],
-        "annotations": annotations,
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(truth.classes.names)],
-    }
-
-
-def _evaluate(truth: dict[str, Any], found: Array, limits: tuple[int, int, int]) -> dict[str, Array]:
-    """Return "precision" [t r k a m] and "recall" [t k a m], by the fastest engine that is installed."""
-    with contextlib.redirect_stdout(io.StringIO()):  # the engines talk
-        ground, results, engine = _hotcoco(truth, found) if is_installed("hotcoco") else _pycocotools(truth, found)
-        evaluation = engine(ground, results, "bbox")
-        evaluation.params.maxDets = list(limits)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}
-
-
-def _pycocotools(truth: dict[str, Any], found: Array) -> tuple[Any, Any, Any]:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    ground, results = COCO(), COCO()
-    ground.dataset, results.dataset = truth, {**truth, "annotations": []}
-    ground.createIndex()
-    results.createIndex()
-    return ground, ground.loadRes(found) if len(found) else results, COCOeval  # loadRes fails on an empty array
-
-
-def _hotcoco(truth: dict[str, Any], found: Array) -> tuple[Any, Any, Any]:
-    from hotcoco import COCO, COCOeval
-
-    ground = COCO(truth)
-    return ground, ground.load_res(found) if len(found) else COCO({**truth, "annotations": []}), COCOeval
-
-
-def _scores(truth: DetectionSet, images: Sequence[int], evaluation: dict[str, Array], limit: int) -> DetectionScores:
-    precision, recall = evaluation["precision"], evaluation["recall"]
+def _scores(truth: DetectionSet, images: Sequence[int], curves: Curves, limit: int) -> DetectionScores:
+    precision, recall = curves
     summary = {
         "AP": _mean(precision[:, :, :, 0, 2]),
         "AP50": _mean(precision[0, :, :, 0, 2]),
@@ -168,7 +99,7 @@ def _scores(truth: DetectionSet, images: Sequence[int], evaluation: dict[str, Ar
         }
         for k, name in enumerate(truth.classes.names)
     }
-    return DetectionScores(summary, per_class, precision[0, :, :, 0, 2])
+    return DetectionScores(summary, per_class, precision[0, :, :, 0, 2].copy())
 
 
 def _mean(values: Array) -> float | None:

@@ -17,6 +17,7 @@ from scenes import write_coco
 from torch.utils.data import DataLoader
 
 from densenet_suite import DetectionData
+from densenet_suite.detection import coco_engines
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.datasets import DetectionSet, LabelledImage, Objects
 from densenet_suite.detection.layout import find_split
@@ -131,6 +132,27 @@ def test_the_precision_recall_curves_are_pycocotools(real, engine):
     order = np.argsort(real.classes.ids)
     theirs = by_pycocotools(real, found).eval["precision"][0, :, :, 0, 2]
     np.testing.assert_allclose(by_ours(real, found).precision[:, order], theirs, rtol=0, atol=1e-9)
+
+
+ENGINES = {"hotcoco": coco_engines.by_hotcoco, "pycocotools": coco_engines.by_pycocotools}
+
+
+@pytest.mark.parametrize("most", [15, 100])
+@pytest.mark.parametrize(
+    ("name", "images", "classes"), [("pycocotools", 64, 40), ("hotcoco", 64, 40), ("hotcoco", 7, 33)]
+)
+def test_precision_and_recall_are_pycocotools_at_every_overlap_size_and_limit(
+    real, name, images, classes, most, monkeypatch
+):
+    monkeypatch.setattr(coco_engines, "_IMAGES", images)
+    monkeypatch.setattr(coco_engines, "_CLASSES", classes)
+    found = noisy(real, seed=3)
+    rows = {i: np.column_stack([values.numpy() for values in detections]) for i, detections in enumerate(found)}
+    curves = ENGINES[name](real, rows, (1, 10, most))
+    theirs, order = by_pycocotools(real, found, most).eval, np.argsort(real.classes.ids)
+    assert theirs["precision"].shape == (10, 101, len(real.classes), 4, 3)
+    np.testing.assert_allclose(curves.precision[:, :, order], theirs["precision"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(curves.recall[:, order], theirs["recall"], rtol=0, atol=1e-9)
 
 
 def test_ground_truth_through_our_own_path_scores_one(real, batches, engine):
@@ -257,6 +279,22 @@ def test_the_limit_of_detections_is_the_users(tmp_path, engine):
     assert by_ours(truth, found, most=30).summary["AR_30"] == pytest.approx(1.0, abs=1e-9)
 
 
+def best_of_each_class(detections, most):
+    rows = detections.scores.argsort(descending=True)
+    labels = detections.labels[rows]
+    before = (labels[:, None] == labels).tril(-1).sum(1)
+    return Detections(*(values[rows][before < most] for values in detections))
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_limit_below_ten_is_a_limit_too(real, engine, most):
+    found = noisy(real, seed=4)
+    expected, got = by_ours(real, [best_of_each_class(one, most) for one in found]), by_ours(real, found, most)
+    assert 0 < got.summary["AP"] < by_ours(real, found).summary["AP"]
+    assert got.summary["AP"] == pytest.approx(expected.summary["AP"], abs=1e-9)
+    assert got.summary["AR_10"] == got.summary[f"AR_{most}"] == pytest.approx(expected.summary["AR_100"], abs=1e-9)
+
+
 def test_only_images_that_were_added_are_scored(tmp_path, engine):
     truth = small_truth(tmp_path, [((64, 96), [{"bbox": [10, 10, 20, 20]}])] * 3)
     evaluator = CocoEvaluator(truth)
@@ -270,6 +308,20 @@ def test_an_image_that_is_added_again_replaces_itself(tmp_path, engine):
     evaluator.update(0, detections((50, 40, 60, 50, 0.9, 0)))
     evaluator.update(0, detections((10, 10, 30, 30, 0.9, 0)))
     assert evaluator.compute().summary["AP"] == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_boxes_are_kept_as_exactly_as_they_come(tmp_path, dtype):
+    truth = small_truth(tmp_path, [((64, 96), [{"bbox": [10, 10, 20, 20]}])])
+    boxes = torch.tensor([[10.1, 10.2, 30.3, 30.7], [1e3 + 1 / 3, 1, 1e3 + 2 / 3, 2]], dtype=dtype)
+    scores, labels = torch.tensor([0.9, 0.1], dtype=dtype), torch.tensor([2, 100_001])
+    evaluator = CocoEvaluator(truth)
+    evaluator.update(0, Detections(boxes, scores, labels))
+    ((index, rows),) = evaluator.detections()
+    exact = boxes.double()
+    expected = torch.cat([exact[:, :2], exact[:, 2:] - exact[:, :2], scores[:, None].double(), labels[:, None]], 1)
+    assert index == 0
+    np.testing.assert_array_equal(rows, expected.numpy())
 
 
 SIDES = st.tuples(st.integers(1, 5000), st.integers(1, 5000))

@@ -180,6 +180,52 @@ def test_as_many_classes_as_a_mask_holds_are_counted():
     np.testing.assert_array_equal(scores.confusion, np.eye(255))
 
 
+@pytest.mark.parametrize("k", [2, 3, 6, 19])
+def test_each_image_is_counted_like_torchmetrics(k):
+    found, truth = masks(k, (3, 65, 47))
+    for f, t in zip(found, truth, strict=True):
+        expected = multiclass_confusion_matrix(f, t.long(), num_classes=k, ignore_index=IGNORE)
+        np.testing.assert_array_equal(score([f], [t], k).confusion, expected.numpy())
+
+
+def test_masks_may_be_views():
+    found, truth = masks()
+    expected = score(found[..., ::2].clone(), truth[..., ::2].clone(), 4)
+    np.testing.assert_array_equal(score(found[..., ::2], truth[..., ::2], 4).confusion, expected.confusion)
+
+
+@pytest.mark.parametrize("values", [2, 3, 19, 254, 255])
+def test_other_devices_count_as_the_cpu_does(values, monkeypatch):
+    monkeypatch.setattr(metric_module, "_CHUNK", 500)
+    found, truth = (mask.flatten(1) for mask in masks(values))
+    expected = metric_module._count_on_cpu(truth.numpy(), found.numpy(), values)
+    np.testing.assert_array_equal(metric_module._count_on_device(truth, found, values), expected)
+    assert expected.sum() == (truth != IGNORE).sum()
+
+
+def as_on_another_device(truth, found, values):
+    return metric_module._count_on_device(torch.from_numpy(truth), torch.from_numpy(found), values)
+
+
+@pytest.mark.parametrize("count", [metric_module._count_on_cpu, as_on_another_device])
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("beyond", [1, 2, 126, 250])
+def test_a_value_that_is_no_class_is_refused(k, multilabel, beyond, count, monkeypatch):
+    monkeypatch.setattr(metric_module, "_count_on_cpu", count)
+    last = 1 if multilabel else k - 1
+    found, truth = (mask[0] for mask in masks(k, (1, 7, 9), multilabel))
+    spoilt, unknown = found.clone(), truth.clone()
+    spoilt[..., 3, 4], unknown[..., 3, 4] = last + beyond, IGNORE
+    metric = SegmentationMetric(classes(k, multilabel))
+    with pytest.raises(ValueError, match=f"a mask that was found holds {last + beyond}: its values are 0 to {last}$"):
+        metric.update(0, spoilt, unknown)
+    message = f"a true mask holds {last + beyond}: its values are 0 to {last}, 255 where not known"
+    with pytest.raises(ValueError, match=message):
+        metric.update(0, found, spoilt)
+    assert metric.compute().summary["mIoU"] is None
+
+
 def test_masks_of_another_shape_are_refused():
     def mask(*shape):
         return torch.zeros(shape, dtype=torch.uint8)
