@@ -23,9 +23,9 @@ from typing import Any
 
 import cv2
 import torch
-from pairs import Pair
 from torch import Tensor
 
+from benchmarks.measuring import Comparison, Side
 from densenet_suite.augment.policy import AugmentPolicy
 from densenet_suite.detection.coco_json import read_coco
 from densenet_suite.detection.samples import DetectionSamples, collate
@@ -209,33 +209,46 @@ def large_sizes(boxes: Tensor) -> Tensor:
     return sizes[sizes.min(1).values > 4]
 
 
-def effdet_pairs(options: argparse.Namespace) -> Iterator[Pair]:
+def effdet_comparisons(options: argparse.Namespace) -> Iterator[Comparison]:
     for files in opened(options):
-        for interpolation, colours in (("random", False), ("bilinear", False), ("random", True)):
-            ours, theirs = Ours(files, options, colours=colours), Effdet(files, options, interpolation)
-            name = "effdet" + (", bilinear only" if interpolation == "bilinear" else "")
-            name += "; ours changes colours too" if colours else ", no colours"
-            yield Pair("effdet", name, ours, theirs, partial(same, ours, theirs), files.count)
+        for interpolations, colours in ((("random", "bilinear"), False), (("random",), True)):
+            ours = Ours(files, options, colours=colours)
+            title = "effdet, {}; ours changes colours too" if colours else "effdet, {}, no colours"
+            peers = {title.format(kind): partial(effdet_side, ours, files, options, kind) for kind in interpolations}
+            yield Comparison("samples", Side(ours), peers, files.count)
 
 
-def torchvision_pairs(options: argparse.Namespace) -> Iterator[Pair]:
+def effdet_side(ours: Ours, files: Files, options: argparse.Namespace, interpolation: str) -> Side:
+    theirs = Effdet(files, options, interpolation)
+    return Side(theirs, partial(same, ours, theirs))
+
+
+def torchvision_comparisons(options: argparse.Namespace) -> Iterator[Comparison]:
     for files in opened(options):
         for colours in (False, True):
-            ours, theirs = (kind(files, options, colours=colours) for kind in (Ours, Torchvision))
+            ours = Ours(files, options, colours=colours)
             name = f"torchvision.v2, {'with' if colours else 'without'} colours"
-            yield Pair("torchvision", name, ours, theirs, partial(same, ours, theirs), files.count)
+            yield Comparison(
+                "samples", Side(ours), {name: partial(torchvision_side, ours, files, options, colours)}, files.count
+            )
 
 
-def cache_pairs(options: argparse.Namespace) -> Iterator[Pair]:
+def torchvision_side(ours: Ours, files: Files, options: argparse.Namespace, colours: bool) -> Side:
+    theirs = Torchvision(files, options, colours=colours)
+    return Side(theirs, partial(same, ours, theirs))
+
+
+def cache_comparisons(options: argparse.Namespace) -> Iterator[Comparison]:
     for files in opened(options):
         folder = files.annotations.parent / "cache"
         for cache in (RamCache(4 * 10**9, files.count), DiskCache(folder, 4 * 10**9)):
             for colours in (False, True):
                 ours = Ours(files, options, colours=colours, cache=cache)
                 theirs = Ours(files, options, colours=colours)
-                name = f"itself without a cache, {'with' if colours else 'without'} colours"
-                kind = "cache ram" if isinstance(cache, RamCache) else "cache disk"
-                yield Pair(kind, name, ours, theirs, partial(identical, ours, theirs), files.count)
+                peer = f"itself without, {'with' if colours else 'without'} colours"
+                name = f"samples, cache in {'RAM' if isinstance(cache, RamCache) else 'a file'}"
+                side = Side(theirs, partial(identical, ours, theirs))
+                yield Comparison(name, Side(ours), {peer: lambda side=side: side}, files.count)
 
 
 def identical(ours: Ours, theirs: Ours) -> None:
@@ -252,7 +265,17 @@ def opened(options: argparse.Namespace) -> Iterator[Files]:
         yield Files.find(options.data, Path(folder))
 
 
-DATA_PAIRS = {"effdet": effdet_pairs, "torchvision": torchvision_pairs, "cache": cache_pairs}
 DEFAULT_DATA = (
-    Path(os.environ.get("DENSENET_SUITE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")) / "coco-mini"
+    Path(os.environ.get("DENSENET_SUITE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "coco-mini"
 )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of a COCO dataset of JPEGs")
+    parser.add_argument("--size", type=int, default=512, help="of the samples")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--scale", type=float, nargs=2, default=(0.1, 2.0), help="relative to what just fits")
+
+
+ROUNDS = 5
+PARTS = {"effdet": effdet_comparisons, "torchvision": torchvision_comparisons, "cache": cache_comparisons}
