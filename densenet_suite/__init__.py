@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from densenet_suite.detection.task import DetectionTask
     from densenet_suite.detection.variants import list_detectors
     from densenet_suite.errors import ConfigError, DataError, MissingExtraError, SuiteError
+    from densenet_suite.fusing import fuse
     from densenet_suite.optim import Recipe
     from densenet_suite.segmentation.build import create_segmenter
     from densenet_suite.segmentation.data import SegmentationData
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from densenet_suite.verbs.data_stats import DataStats, data_stats
     from densenet_suite.verbs.doctor import doctor
     from densenet_suite.verbs.evaluate import evaluate
+    from densenet_suite.verbs.export import export
     from densenet_suite.verbs.load import load
     from densenet_suite.verbs.models import list_models, model_info
     from densenet_suite.verbs.predict import predict, save_results
@@ -75,6 +77,8 @@ _HOME = {
     "data_stats": "verbs.data_stats",
     "doctor": "verbs.doctor",
     "evaluate": "verbs.evaluate",
+    "export": "verbs.export",
+    "fuse": "fusing",
     "list_backbones": "backbones.variants",
     "list_decoders": "segmentation.variants",
     "list_detectors": "detection.variants",
@@ -125,6 +129,8 @@ __all__ = [
     "data_stats",
     "doctor",
     "evaluate",
+    "export",
+    "fuse",
     "list_backbones",
     "list_decoders",
     "list_detectors",

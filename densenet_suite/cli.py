@@ -95,7 +95,7 @@ def evaluate(
 
 
 @app.command()
-def predict(
+def predict(  # noqa: PLR0913 - each is an option of the command
     run: RunPlace,
     source: Annotated[str, typer.Argument(help="File, folder, or pattern in quotes.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
@@ -111,6 +111,7 @@ def predict(
     overlap: Annotated[int | None, typer.Option(help="Segmentation: of tiles; a quarter of one if not given.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures or tiles at a time.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda:1.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, or the faster bfloat16.")] = "float32",
 ) -> None:
     """Find what is in pictures; write it as drawn pictures and tables, or as masks and overlays."""
     from densenet_suite.verbs.predict import predict as find
@@ -125,6 +126,7 @@ def predict(
         overlap=overlap,
         batch=batch,
         device=device,
+        precision=precision,  # type: ignore[arg-type]
     )
     outputs = None if save is None else [part.strip() for part in save.split(",")]
     from densenet_suite.detection.prediction import Prediction
@@ -137,6 +139,43 @@ def predict(
                 objects = (objects or 0) + len(found)
     finally:
         print(("" if objects is None else f"{objects} objects in ") + f"{pictures} pictures, written to {out}")
+
+
+@app.command()
+def export(
+    run: RunPlace,
+    file_format: Annotated[
+        str, typer.Argument(help="onnx, or torch: a program of torch.export.", metavar="[FORMAT]")
+    ] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="The file; beside the model file if not given.")] = None,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(help="Height and width; those of the training if not given.")
+    ] = None,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Any multiple of the network's largest stride.")] = False,
+    batch: Annotated[str, typer.Option(help="Number of images, or dynamic: any.")] = "1",
+    pixels: Annotated[
+        str | None, typer.Option(help="uint8 or float32; by the training's pictures if not given.")
+    ] = None,
+    nms: Annotated[bool, typer.Option("--nms", help="Detection, in ONNX: give final detections, as predict.")] = False,
+    score_threshold: Annotated[float | None, typer.Option(help="With --nms: lowest score; 0.3 if not given.")] = None,
+    max_detections: Annotated[int | None, typer.Option(help="With --nms: per image; 100 if not given.")] = None,
+) -> None:
+    """Write a trained model as one file for other runtimes, and check that it gives the same answers."""
+    from densenet_suite.verbs.export import export as write
+
+    target = write(
+        run,
+        file_format,
+        out=out,
+        size=size,
+        dynamic=dynamic,
+        batch=int(batch) if batch.isdecimal() else batch,
+        pixels=pixels,
+        nms=nms,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+    )
+    print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()

@@ -157,6 +157,8 @@ def test_rows_are_held_against_those_of_an_earlier_run(capsys, tmp_path):
     assert "[was 2.00, +50%]" in again
     assert "[was 3.00, -67%]" in run({"json": None, "against": file, "size": 512}, 1.0, 1.0)  # the last of equal rows
     assert "[no earlier row]" in run({"json": None, "against": file, "size": 640}, 1.0, 3.0)
+    chosen = {"json": None, "against": file, "size": 512, "batches": [1, 8]}  # of the rows that there are
+    assert "[was 3.00" in run(chosen, 1.0, 3.0)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["median"] for row in rows] == [2.0, 3.0]
     assert rows[0]["options"] == {"size": 512}

@@ -102,7 +102,9 @@ def test_help_and_version(option: str, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("verb", ["train", "resume", "evaluate", "predict", "quickstart", "models", "config", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["train", "resume", "evaluate", "predict", "export", "quickstart", "models", "config", "doctor"]
+)
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(verb, "--help") == 0
     assert len(capsys.readouterr().out.splitlines()) > 3
@@ -110,7 +112,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 
 def test_these_are_all_verbs() -> None:
     command = typer.main.get_command(cli.app)
-    known = {"train", "resume", "evaluate", "predict", "quickstart", "models", "config", "data", "doctor"}
+    known = {"train", "resume", "evaluate", "predict", "export", "quickstart", "models", "config", "data", "doctor"}
     assert set(command.commands) == known  # type: ignore[attr-defined]
 
 
@@ -124,6 +126,7 @@ def test_these_are_all_verbs() -> None:
         ["train", "missing.yaml"],
         ["evaluate", "missing-run"],
         ["predict", "missing-run", "photos"],
+        ["export", "missing-run"],
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
@@ -181,4 +184,4 @@ def test_doctor_tells_versions_devices_and_extras(capsys: pytest.CaptureFixture[
     found = json.loads(capsys.readouterr().out)
     assert found["packages"]["torch"]
     assert "cpu" in found["devices"]
-    assert set(found["extras"]) == {"fast-eval", "geo", "tensorboard", "keras", "ray"}
+    assert set(found["extras"]) == {"fast-eval", "geo", "tensorboard", "keras", "onnx", "ray"}

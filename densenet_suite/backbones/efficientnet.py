@@ -111,6 +111,7 @@ class GatedConv(nn.Module):
     """A pointwise convolution of a gated map, in inference.
 
     Of a single image the kernel is gated instead, which is a hundredth of the map, and the gated map is never made.
+    Other runtimes lay out kernels once, when they load a network, so in exported ones the kernel stays a constant.
     """
 
     def __init__(self, gate: SqueezeExcite, project: ConvNormAct):
@@ -121,7 +122,7 @@ class GatedConv(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
         """Gate and convolve."""
         conv = self.project.conv
-        if len(x) > 1 or not isinstance(conv, nn.Conv2d):
+        if torch.compiler.is_exporting() or x.shape[0] > 1 or not isinstance(conv, nn.Conv2d):
             return self.project(self.gate(x))
         return F.conv2d(x, conv.weight * self.gate.gate(x), conv.bias)
 

@@ -62,7 +62,7 @@ class PredictionHead(Fusible):
         """Return the predictions of all anchors, ordered as `anchor_boxes` orders them."""
         cells = torch.cat([self._cells(level, x) for level, x in enumerate(features)], 1)
         pointwise = self.predict.pointwise
-        return F.linear(cells, pointwise.weight.flatten(1), pointwise.bias).view(len(cells), -1, self.outputs)
+        return F.linear(cells, pointwise.weight.flatten(1), pointwise.bias).view(cells.shape[0], -1, self.outputs)
 
     def _cells(self, level: int, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
         """Return what the last product is taken of."""

@@ -115,7 +115,7 @@ class SmpDecoder(Fusible):
         pyramid = []
         for stride in (2**i for i in range(self.depth)):
             cells = [-(-side // stride) for side in size]
-            pyramid.append(maps[stride] if stride in maps else coarsest.new_empty(len(coarsest), 0, *cells))
+            pyramid.append(maps[stride] if stride in maps else coarsest.new_empty(coarsest.shape[0], 0, *cells))
         return [self.net(pyramid)]
 
     def fuse_(self) -> None:

@@ -47,7 +47,13 @@ class FiniteSteps(L.Callback):
         self._in_a_row = 0
         self._fault: SuiteError | None = None
         self._batches = 0
-        self._statistics: dict[str, Tensor] = {}
+        self._buffers: list[Tensor] = []
+        self._kept: list[Tensor] = []  # what they were before the step
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find the batch-norm statistics."""
+        self._buffers = list(_model(pl_module).buffers())
+        self._kept = [value.clone() for value in self._buffers]
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -56,7 +62,7 @@ class FiniteSteps(L.Callback):
         self._batch, self._batch_idx = batch, batch_idx
         if self.allowed and self._batches == 0:
             self.means.begin_step(trainer)
-            self._statistics = {name: value.clone() for name, value in _model(pl_module).named_buffers()}
+            torch._foreach_copy_(self._kept, self._buffers)
         self._batches += 1
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
@@ -97,9 +103,7 @@ class FiniteSteps(L.Callback):
     def _leave_out(self, trainer: L.Trainer, model: nn.Module, fault: SuiteError) -> None:
         for parameter in model.parameters():
             parameter.grad = None  # an optimizer passes over what has none
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(self._statistics[name])
+        torch._foreach_copy_(self._buffers, self._kept)
         self.weights.leave_out(trainer.global_step + 1, self._batches)
         self.means.leave_out_step(trainer)
         (problem,) = fault.problems
@@ -151,12 +155,12 @@ def _model(pl_module: L.LightningModule) -> nn.Module:
 
 
 def _first_wrong_gradient(model: nn.Module) -> str | None:
-    """Return the name of the first weight whose gradient is not finite; one comparison for all of them together."""
+    """Return the name of the first weight whose gradient is not finite; one look at all of them together."""
     gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
-    norms = torch.stack(torch._foreach_norm(list(gradients.values()), float("inf"))) if gradients else torch.zeros(1)
-    if bool(torch.isfinite(norms).all()):
+    if not gradients or bool(torch.stack(torch._foreach_norm(list(gradients.values()))).isfinite().all()):
         return None
-    return list(gradients)[int(torch.isfinite(norms).logical_not().nonzero()[0])]
+    # squares of numbers overflow before they do
+    return next((name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())), None)
 
 
 def _files(trainer: L.Trainer, batch: Any) -> list[str]:

@@ -56,7 +56,11 @@ class StepSeeds(L.Callback):
     ) -> None:
         """Seed the step."""
         place = (trainer.current_epoch, batch_idx, trainer.global_rank)
-        torch.manual_seed(derive_seed(self.seed, Stream.STEP, *place))
+        seed = derive_seed(self.seed, Stream.STEP, *place)
+        # torch.manual_seed writes down who called it for each kind of device, which takes longer than the rest
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device).manual_seed(seed)
 
 
 def fit(

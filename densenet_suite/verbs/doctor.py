@@ -7,7 +7,14 @@ from typing import Any
 from densenet_suite.installed import is_installed
 from densenet_suite.training.run import environment
 
-EXTRAS = {"fast-eval": "hotcoco", "geo": "rasterio", "tensorboard": "tensorboard", "keras": "h5py", "ray": "ray"}
+EXTRAS = {
+    "fast-eval": "hotcoco",
+    "geo": "rasterio",
+    "tensorboard": "tensorboard",
+    "keras": "h5py",
+    "onnx": "onnxruntime",
+    "ray": "ray",
+}
 
 
 def doctor() -> dict[str, Any]:

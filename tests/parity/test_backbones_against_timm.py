@@ -2,6 +2,7 @@
 tools/check_parity.py, because they take minutes.
 
 Parameters are those of timm's feature extractor: all stages, without the last 1x1 convolution and the classifier.
+Networks are compared in float64, where next to nothing is left to the order of additions.
 """
 
 from functools import cache
@@ -98,28 +99,32 @@ def test_strides_and_channels_are_timms(name):
 @torch.no_grad()
 def test_features_are_timms(name, tmp_path):
     peer = live_timm_features(name).eval()
-    ours = create_backbone(name, weights=saved(peer.state_dict(), tmp_path)).eval()
-    images = torch.randn(1, 3, *SIZE)
-    assert farthest(ours(images), peer(images)) < 1e-6
+    ours = create_backbone(name, weights=saved(peer.state_dict(), tmp_path)).eval().double()
+    images = torch.randn(1, 3, *SIZE, dtype=torch.float64)
+    assert farthest(ours(images), peer.double()(images)) < 1e-8
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_training_step_has_timms_outputs_gradients_and_statistics(name, tmp_path):
     peer = live_timm_features(name).train()
     ours = create_backbone(name, weights=saved(peer.state_dict(), tmp_path), drop_path=0.0).train()
-    inputs = [torch.randn(2, 3, *SIZE).requires_grad_()]
+    ours, peer = ours.double(), peer.double()
+    inputs = [torch.randn(2, 3, *SIZE, dtype=torch.float64).requires_grad_()]
     inputs.append(inputs[0].detach().clone().requires_grad_())
     maps = [ours(inputs[0]), peer(inputs[1])]
     for features in maps:
         sum((level / level.detach().std()).sin().sum() for level in features).backward()
-    assert farthest(*maps) < 1e-6
+    assert farthest(*maps) < 1e-10
     names = foreign_names(ours.spec, SCHEMES["timm"])
     parameters, buffers = dict(peer.named_parameters()), dict(peer.named_buffers())
-    gradients = {own: apart(p.grad, parameters[names[own]].grad) for own, p in ours.named_parameters()}
+    pairs = {own: (p.grad, parameters[names[own]].grad) for own, p in ours.named_parameters()}
+    # a bias that the next norm takes away has no gradient but what rounding leaves
+    gradients = {own: apart(*pair) for own, pair in pairs.items() if pair[1].abs().max() > 1e-10}
+    assert len(gradients) > 0.9 * len(pairs)
     statistics = {own: apart(b.double(), buffers[names[own]].double()) for own, b in ours.named_buffers()}
-    assert {own for own, difference in gradients.items() if difference > 1e-5} == set()
-    assert {own for own, difference in statistics.items() if difference > 1e-6} == set()
-    assert apart(inputs[0].grad, inputs[1].grad) < 1e-5
+    assert {own for own, difference in gradients.items() if difference > 1e-7} == set()
+    assert {own for own, difference in statistics.items() if difference > 1e-10} == set()
+    assert apart(inputs[0].grad, inputs[1].grad) < 1e-9
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "tf_efficientnet_b4", "tf_efficientnet_es", "efficientnetv2_s"])
@@ -153,7 +158,7 @@ def test_dropped_paths_are_timms_for_the_same_draws(tmp_path):
 def test_the_file_of_a_whole_classifier_loads_without_its_head(name, tmp_path, caplog):
     peer = randomize(timm.create_model(name)).eval()
     with caplog.at_level("INFO"):
-        ours = create_backbone(name, weights=saved(peer.state_dict(), tmp_path)).eval()
-    images = torch.randn(1, 3, *SIZE)
-    assert farthest(ours(images), peer.forward_intermediates(images, intermediates_only=True)) < 1e-6
+        ours = create_backbone(name, weights=saved(peer.state_dict(), tmp_path)).eval().double()
+    images = torch.randn(1, 3, *SIZE, dtype=torch.float64)
+    assert farthest(ours(images), peer.double().forward_intermediates(images, intermediates_only=True)) < 1e-9
     assert "left out: bn2.bias, bn2.num_batches_tracked" in caplog.text

@@ -60,7 +60,7 @@ def test_every_command_of_the_readme_runs(
     monkeypatch.chdir(folder)
     given = commands("densenet-suite")
     verbs = {command[1] for command in given}
-    assert verbs == {"train", "evaluate", "predict", "data", "config", "models", "doctor"}
+    assert verbs == {"train", "evaluate", "predict", "export", "data", "config", "models", "doctor"}
     for command in given:
         if command[1] == "data":
             command = ["boxes" if part == "my-data" else part for part in command]

@@ -22,8 +22,11 @@ the size and the batch), a `Side` of ours, and of each peer or variant a functio
 Sides are made when their comparison is next, checked, and then measured in turn. Peers are imported inside of these
 functions, never at the top of a file: an ImportError of a peer skips its row, one of a whole part skips the part, and
 nothing else is hidden. `items` divides the time where a call makes several (samples, steps). `seconds` says how time
-is taken: `cpu_seconds` (this process), `child_seconds` (finished child processes), or of `cuda` with events.
+is taken: `cpu_seconds` (this process), `child_seconds` (finished child processes), or `cuda_seconds` (events).
 
-The driver adds --only, --rounds, --json and --against, takes the options of a row from the command line, and prints
-the file's docstring as help. It finds a command in its table `COMMANDS`, and imports a file when it is asked for.
+An option of several values (nargs="+") chooses rows, one after the other, and the names of the rows hold the value; all
+other options, with the name, tell a row from others when runs are held against each other.
+
+The driver adds --only, --rounds, --json and --against, and prints the file's docstring as help. It finds a command in
+its table `COMMANDS`, and imports a file when it is asked for.
 """

@@ -75,7 +75,7 @@ class Ours:
     @cached_property
     def samples(self) -> DetectionSamples:
         """The samples, made on first use."""
-        policy = AugmentPolicy(flip=0.5, scale=tuple(self.options.scale), **(COLOURS if self.colours else {}))
+        policy = AugmentPolicy(flip=0.5, scale=scale_of(self.options), **(COLOURS if self.colours else {}))
         return self._samples(policy)
 
     def __call__(self) -> None:
@@ -112,7 +112,7 @@ class Effdet:
         self.transform = transforms_coco_train(options.size, interpolation, use_prefetcher=True)
         for part in self.transform.transforms:
             if isinstance(part, RandomResizePad):
-                part.scale = tuple(options.scale)
+                part.scale = scale_of(options)
         resized = RandomResizePad(options.size, STILL, "bilinear", FILL)
         self.still_transform = lambda image, target: ImageToNumpy()(*resized(image, target))
 
@@ -152,7 +152,7 @@ class Torchvision:
             v2.SanitizeBoundingBoxes(),
         ]
         changed = [v2.ColorJitter(**COLOURS)] if colours else []
-        scaled = v2.ScaleJitter(size, tuple(options.scale), antialias=True)
+        scaled = v2.ScaleJitter(size, scale_of(options), antialias=True)
         self.transform = v2.Compose([v2.RandomHorizontalFlip(), scaled, *framed, *changed])
         self.still_transform = v2.Compose([v2.ScaleJitter(size, STILL, antialias=True), *framed])
 
@@ -186,6 +186,10 @@ class Torchvision:
         for number in range(len(self.entries)):
             image, target = self.sample(number, self.still_transform)
             yield image[None], [target["boxes"]]
+
+
+def scale_of(options: argparse.Namespace) -> tuple[float, float]:
+    return options.smallest, options.largest
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:
@@ -274,7 +278,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of a COCO dataset of JPEGs")
     parser.add_argument("--size", type=int, default=512, help="of the samples")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--scale", type=float, nargs=2, default=(0.1, 2.0), help="relative to what just fits")
+    parser.add_argument("--smallest", type=float, default=0.1, help="scale, relative to what just fits")
+    parser.add_argument("--largest", type=float, default=2.0, help="scale, relative to what just fits")
 
 
 ROUNDS = 5

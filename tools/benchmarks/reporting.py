@@ -28,7 +28,7 @@ PACKAGES = (
     "pillow",
     "opencv-python-headless",
 )
-NOT_OPTIONS = ("only", "rounds", "json", "against")  # the others tell one row from another
+NOT_OPTIONS = ("only", "rounds", "json", "against")  # which do not change what is measured
 Parts = Mapping[str, Callable[[argparse.Namespace], Iterable[Comparison]]]
 Row = dict[str, Any]
 
@@ -66,7 +66,10 @@ def outcomes(parts: Parts, options: argparse.Namespace) -> Iterator[Outcome]:
 
 
 def settings_of(options: argparse.Namespace) -> Row:
-    given = {name: value for name, value in vars(options).items() if name not in NOT_OPTIONS}
+    """Return what tells the rows of one run from those of another; options of several values only choose rows."""
+    given = {
+        name: value for name, value in vars(options).items() if name not in NOT_OPTIONS and not isinstance(value, list)
+    }
     return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 

@@ -1,0 +1,1 @@
+"""Trained networks as single files for other runtimes, each run and compared with the network before it is kept."""
