@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from densenet_suite.detection.metric import to_file
 from densenet_suite.detection.model import EfficientDet
@@ -127,32 +126,11 @@ class Predictor:
         images = torch.from_numpy(np.stack([canvas for _, canvas, _ in read])).permute(0, 3, 1, 2)
         letterboxes: list[Letterbox] = [letterbox for _, _, letterbox in read]
         resized = torch.tensor([letterbox.resized for letterbox in letterboxes], dtype=torch.float32)
-        found = detect(self.model, self.postprocess, images.to(self.device), resized.to(self.device))
+        found = self.postprocess(self.model(images.to(self.device)), resized.to(self.device))
         return [
             _prediction(path, letterbox, detections, self.model.classes)
             for (path, _, letterbox), detections in zip(read, found, strict=True)
         ]
-
-
-def detect(
-    model: EfficientDet, postprocess: Postprocess, images: Tensor, sizes: Tensor | None = None
-) -> list[Detections]:
-    """Return the detections of each image of a batch, [b c h w] of pixel values, in pixels of the batch.
-
-    On a CPU the images go through the network one at a time: the maps of several do not fit into its cache together.
-
-    Args:
-        model: the detector, in evaluation.
-        postprocess: how detections are chosen.
-        images: the batch.
-        sizes: [b 2], see `Postprocess`.
-    """
-    step = 1 if images.device.type == "cpu" else len(images)
-    found: list[Detections] = []
-    for start in range(0, len(images), step):
-        part = slice(start, start + step)
-        found += postprocess(model(images[part]), None if sizes is None else sizes[part])
-    return found
 
 
 def _failed(item: Any, failed: list[DataError]) -> bool:

@@ -1,8 +1,7 @@
 """A detector's forward pass and post-processing, against effdet's DetBenchPredict, with the same weights.
 
 Ours is fused for inference, takes pixels of 8 bits and normalises them; effdet is given normalised images, which is
-work that it is spared. Both return the best 100 boxes of each image, cut off at its edges. On a CPU our network is
-given the images of a batch one at a time, as by `predict`.
+work that it is spared. Both return the best 100 boxes of each image, cut off at its edges.
 
 float32: the detections must be the same, but for rounding. bfloat16: ours computes in bfloat16 from the normalised
 image on. Networks with random weights keep little of it, so answers are held against each other loosely: our detections
@@ -23,7 +22,6 @@ from benchmarks.devices import add_device_options, autocast, kernel_figures, pre
 from benchmarks.measuring import Comparison, Side
 from benchmarks.models import LAYOUTS, effdet_network, our_detector, pixels, rows_of
 from densenet_suite.detection.postprocess import Postprocess
-from densenet_suite.detection.prediction import detect
 from densenet_suite.detection.structures import Detections
 from densenet_suite.detection.variants import detector_spec
 from densenet_suite.fusing import fuse
@@ -60,8 +58,6 @@ class Detector:
 
         @torch.no_grad()
         def run() -> list[Detections]:
-            if self.mode == "eager":
-                return detect(network, self.postprocess, self.images, self.sizes)
             return self.postprocess(network(self.images), self.sizes)
 
         return Side(run, figures={**figures, **kernel_figures(run, self.device)})
