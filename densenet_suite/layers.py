@@ -122,7 +122,7 @@ class ConvAct(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Apply the two."""
-        if not runs_in_onednn(x):
+        if not _runs_in_onednn(x):
             return self.act(self.conv(x))
         conv = self.conv
         activated: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -131,7 +131,7 @@ class ConvAct(nn.Module):
         return activated
 
 
-def runs_in_onednn(x: Tensor) -> bool:
+def _runs_in_onednn(x: Tensor) -> bool:
     """Whether oneDNN can compute with a tensor of no gradient here and now; a compiler finds its own way to it."""
     if torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
         return False

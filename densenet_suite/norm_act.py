@@ -1,8 +1,8 @@
-"""Batch norm and SiLU with half of what they keep for the backward pass.
+"""Batch norm and SiLU with two thirds of what they keep for the backward pass.
 
 Each of the two keeps its input, and the convolution behind them keeps their output: three maps for every convolution.
-Here the middle one, the norm's output, is computed again in the backward pass from the norm's input and its statistics,
-which is quicker than writing and reading it. Forward is the same to the bit.
+Here the middle one, the norm's output, is computed again in the backward pass from the norm's input and its statistics.
+Forward is the same to the bit.
 """
 
 from typing import Any

@@ -4,9 +4,9 @@
     python tools/check_parity.py efficientnet_b5 "tf_efficientnetv2_*"
 
 Backbones are held against timm, detectors against effdet: parameters, and the outputs in float64 and eval mode for
-random weights and random batch-norm statistics that the peer writes to a file and this package reads. One line for each: name,
-parameters, the largest difference relative to the largest value of its map, and ok or FAILED. The exit code is 1 where
-one fails.
+random weights and random batch-norm statistics that the peer writes to a file and this package reads. One line for
+each: name, parameters, the largest difference relative to the largest value of its map, and ok or FAILED. The exit code
+is 1 where one fails.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from densenet_suite import create_backbone, create_detector
 
 SIZE = (97, 130)
 SQUARE = (128, 128)  # effdet takes multiples of its coarsest stride
-LIMITS = {"backbone": 1e-8, "detector": 1e-7}  # reading folds biases of detectors into statistics of float32
+LIMIT = 1e-7  # reading folds biases of detectors into statistics of float32
 BACKBONES = [
     prefix + name
     for name in (
@@ -62,7 +62,7 @@ def check(name: str) -> bool:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         compare = compare_detector if kind == "detector" else compare_backbone
         parameters, expected, difference = compare(name, Path(folder) / "peer.pth")
-    agrees = parameters == expected and difference < LIMITS[kind]
+    agrees = parameters == expected and difference < LIMIT
     count = f"{parameters:,} parameters" if parameters == expected else f"{parameters:,} parameters, not {expected:,}"
     seconds = time.process_time() - started
     print(f"{name:24} {count:24} {difference:9.1e}  {'ok' if agrees else 'FAILED'}  {seconds:.0f} s", flush=True)

@@ -64,8 +64,7 @@ class EfficientDet(nn.Module):
 
     def detect(self, images: Float[Tensor, "b c h w"]) -> RawDetections:
         """Detect in images that are normalised already."""
-        features = dict(zip(self.backbone.strides, self.backbone(images), strict=True))
-        pyramid = self.bifpn([features[stride] for stride in self.strides])
+        pyramid = self.pyramid(images)
         sizes = [(level.shape[-2], level.shape[-1]) for level in pyramid]
         anchors = anchor_boxes(
             (images.shape[-2], images.shape[-1]),
@@ -75,6 +74,11 @@ class EfficientDet(nn.Module):
             images.device,
         )
         return RawDetections(self.class_head(pyramid), self.box_head(pyramid), anchors)
+
+    def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Return what the heads read of images that are normalised already, fine to coarse."""
+        features = dict(zip(self.backbone.strides, self.backbone(images), strict=True))
+        return self.bifpn([features[stride] for stride in self.strides])
 
     def _head(self, outputs: int, bias: float) -> PredictionHead:
         spec = self.spec
@@ -91,9 +95,8 @@ class EfficientDet(nn.Module):
 
 
 def _strides_in_use(spec: DetectorSpec, backbone: Backbone) -> tuple[int, ...]:
-    pyramid = [2**level for level in range(spec.min_level, spec.max_level + 1)]
-    used = tuple(stride for stride in pyramid if stride in backbone.strides)
-    needed = tuple(stride for stride in pyramid if stride <= 32)
+    used = tuple(stride for stride in spec.strides if stride in backbone.strides)
+    needed = tuple(stride for stride in spec.strides if stride <= 32)
     if used[: len(needed)] != needed:
         raise ConfigError(
             f"the detector reads strides {needed}, the backbone gives {backbone.strides}",

@@ -71,6 +71,11 @@ class DetectorSpec:
         return self.max_level - self.min_level + 1
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the pyramid, ascending."""
+        return tuple(2**level for level in range(self.min_level, self.max_level + 1))
+
+    @property
     def anchors_per_cell(self) -> int:
         """Three octaves of each shape."""
         return 3 * len(self.aspects)

@@ -13,7 +13,7 @@ from densenet_suite.errors import ConfigError
 from densenet_suite.exporting.card import export_card
 from densenet_suite.exporting.inputs import ExportInputs, PixelType, dynamic_size
 from densenet_suite.exporting.networks import ExportedCandidates, ExportedDetector, ExportedSegmenter
-from densenet_suite.exporting.parity import check_answers, check_detections
+from densenet_suite.exporting.parity import Network, check_answers, check_detections
 from densenet_suite.exporting.program_file import ProgramNetwork, program_bytes, trace
 from densenet_suite.fusing import fuse
 from densenet_suite.segmentation.model import Segmenter
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 ExportFormat = Literal["onnx", "torch"]
 Exported = ExportedDetector | ExportedCandidates | ExportedSegmenter
+Outputs = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def export_inputs(
         pixels: type of the pixel values; None for bytes where they go up to 255, and else float32.
     """
     normalization = model.preprocess.normalization
-    multiple = 2**model.spec.max_level if isinstance(model, EfficientDet) else model.stride
+    multiple = max(model.spec.strides) if isinstance(model, EfficientDet) else model.stride
     return ExportInputs(
         bands=len(normalization.mean),
         pixels=pixels or ("uint8" if normalization.value_range == 255 else "float32"),
@@ -85,7 +86,10 @@ def export_network(model: EfficientDet | Segmenter, plan: ExportPlan, version: s
     program = trace(network, plan.inputs)
     card = {**export_card(model, plan.inputs, version), **facts}
     write = _program_file if plan.kind == "torch" else _onnx_file
-    content, distance = write(program, network, model, plan, card)
+    content, file = write(program, network.outputs, plan, card)
+    distance = check_answers(file, model, plan.inputs, network.outputs)
+    if plan.postprocess is not None:
+        check_detections(file, plan.inputs, plan.postprocess)
     logger.info("the file's answers are within %.1g of the network's, in units of the largest", distance)
     return content
 
@@ -108,35 +112,28 @@ def _network(fused: EfficientDet | Segmenter, plan: ExportPlan) -> Exported:
 
 
 def _program_file(
-    program: ExportedProgram,
-    network: Exported,
-    model: EfficientDet | Segmenter,
-    plan: ExportPlan,
-    card: Mapping[str, Any],
-) -> tuple[bytes, float]:
-    content = program_bytes(program, {**card, "outputs": network.outputs})
-    file = ProgramNetwork(content, network.outputs)
-    return content, check_answers(file, model, plan.inputs, network.outputs)
+    program: ExportedProgram, outputs: Outputs, plan: ExportPlan, card: Mapping[str, Any]
+) -> tuple[bytes, Network]:
+    """Return a file, and what runs it."""
+    content = program_bytes(program, {**card, "outputs": outputs})
+    return content, ProgramNetwork(content, outputs)
 
 
 def _onnx_file(
-    program: ExportedProgram,
-    network: Exported,
-    model: EfficientDet | Segmenter,
-    plan: ExportPlan,
-    card: Mapping[str, Any],
-) -> tuple[bytes, float]:
+    program: ExportedProgram, outputs: Outputs, plan: ExportPlan, card: Mapping[str, Any]
+) -> tuple[bytes, Network]:
+    """Return a file, and what runs it, with the outputs that detections are chosen from, which the file does not have.
+
+    So the choice is held against the same candidates, and these against the network's.
+    """
     from densenet_suite.exporting.onnx_file import OnnxNetwork, onnx_bytes, onnx_model
 
-    onnx = onnx_model(program, network.outputs)
+    onnx = onnx_model(program, outputs)
     if plan.postprocess is None:
-        content = onnx_bytes(onnx, {**card, "outputs": network.outputs})
-        return content, check_answers(OnnxNetwork(content), model, plan.inputs, network.outputs)
+        content = onnx_bytes(onnx, {**card, "outputs": outputs})
+        return content, OnnxNetwork(content)
     from densenet_suite.exporting.suppression import OUTPUTS, with_suppression
 
     onnx = with_suppression(onnx, plan.postprocess)
-    # with the outputs that the choice is made from, which the file does not have
-    complete = OnnxNetwork(onnx.SerializeToString())
-    distance = check_answers(complete, model, plan.inputs, network.outputs)
-    check_detections(complete, plan.inputs, plan.postprocess)
-    return onnx_bytes(onnx, {**card, "outputs": OUTPUTS, "postprocess": asdict(plan.postprocess)}), distance
+    content = onnx_bytes(onnx, {**card, "outputs": OUTPUTS, "postprocess": asdict(plan.postprocess)})
+    return content, OnnxNetwork(onnx.SerializeToString())

@@ -28,8 +28,7 @@ def export_card(model: EfficientDet | Segmenter, inputs: ExportInputs, version: 
         "names": model.classes.names,
     }
     if isinstance(model, EfficientDet):
-        strides = [2**level for level in range(model.spec.min_level, model.spec.max_level + 1)]
-        return {**card, "task": "detection", "class_ids": model.classes.ids, "strides": strides}
+        return {**card, "task": "detection", "class_ids": model.classes.ids, "strides": model.spec.strides}
     classes = asdict(model.classes)
     shown = {"colours": classes["colours"], "multilabel": classes["multilabel"]}
     return {**card, "task": "segmentation", **shown, "strides": model.strides}

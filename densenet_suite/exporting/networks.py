@@ -51,14 +51,12 @@ class ExportedDetector(nn.Module):
     ) -> tuple[Float[Tensor, "b n 4"], Float[Tensor, "b n k"]]:
         """Return boxes, and what scores are made of."""
         model = self.model
-        features = dict(zip(model.backbone.strides, model.backbone(model.preprocess(images)), strict=True))
-        pyramid = model.bifpn([features[stride] for stride in model.strides])
+        pyramid = model.pyramid(model.preprocess(images))
         anchors = self._anchors_of(images) if self.anchors is None else self.anchors
         return decode_boxes(model.box_head(pyramid), anchors), model.class_head(pyramid)
 
     def _cells(self, height: int, width: int) -> list[tuple[int, int]]:
-        strides = [2**level for level in range(self.model.spec.min_level, self.model.spec.max_level + 1)]
-        return [(-(-height // stride), -(-width // stride)) for stride in strides]
+        return [(-(-height // stride), -(-width // stride)) for stride in self.model.spec.strides]
 
     def _anchors_of(self, images: Tensor) -> Float[Tensor, "n 4"]:
         """Return what `anchor_boxes` does, in a tenth of its operations, each of which a runtime takes every time."""

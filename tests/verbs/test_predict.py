@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from densenet_suite import ConfigError, DataError, cli, load, predict
+from densenet_suite import ConfigError, DataError, Postprocess, cli, fuse, load, predict
+from densenet_suite.detection.prediction import Predictor
 
 
 def run(*arguments: object) -> int:
@@ -165,3 +167,19 @@ def test_a_loaded_model_takes_pixel_values_of_any_size(trained_run) -> None:
     assert not model.training
     raw = model(torch.randint(0, 256, (1, 3, 50, 70), dtype=torch.uint8))
     assert raw.class_logits.shape[2] == 4
+
+
+def test_half_precision_is_that_of_the_whole_network(trained_run, photos: Path) -> None:
+    model = fuse(load(trained_run.dir), torch.bfloat16)
+    whole = Predictor(model, (64, 96), Postprocess(score_threshold=0.0))(sorted(photos.iterdir()))
+    half = predict(trained_run.dir, photos, score_threshold=0.0, precision="bfloat16")
+    exact = predict(trained_run.dir, photos, score_threshold=0.0)
+    for a, b, c in zip(half, whole, exact, strict=True):
+        assert (a.scores == b.scores).all()
+        assert (a.scores != c.scores).any()
+
+
+def test_an_unknown_precision_is_refused_before_anything_is_read(trained_run, photos: Path) -> None:
+    with pytest.raises(ConfigError, match="precision is 'half', it is one of float32, bfloat16"):
+        predict(trained_run.dir, photos, precision="half")
+    assert run("predict", trained_run.dir, photos, "--precision", "half") != 0
