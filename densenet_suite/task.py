@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from densenet_suite.epoch_means import EpochMeans
 from densenet_suite.optim import REFERENCE_BATCH, Recipe, freeze, frozen_norms
 from densenet_suite.sampling import EpochOrder
 
@@ -42,6 +43,7 @@ class Task(L.LightningModule):
         super().__init__()
         self.model = model
         self.recipe = recipe or Recipe()
+        self.means = EpochMeans()
         if freeze_patterns:
             count = freeze(model, freeze_patterns)
             logger.info("frozen: %d tensors, statistics of their batch norms %s", count, norms_of_frozen)
@@ -57,6 +59,10 @@ class Task(L.LightningModule):
         for norm in self._fixed_norms:
             norm.eval()
         return self
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Have the means of the losses logged by any Trainer."""
+        return [] if self.means in self.trainer.callbacks else [self.means]
 
     def on_fit_start(self) -> None:
         """Fit the momentum of batch norms to the length of the run."""

@@ -68,7 +68,7 @@ class DetectionTask(Task):
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         loss = detection_loss(self.model(batch.images), batch.boxes, batch.labels, sum_over_processes)
-        self._log_loss("train", loss, len(batch))
+        self.means.add(_terms("train", loss), len(batch))
         return loss.total
 
     def on_validation_epoch_start(self) -> None:
@@ -78,7 +78,8 @@ class DetectionTask(Task):
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
         """Log the loss and collect the detections of a batch."""
         raw = self.model(batch.images)
-        self._log_loss("val", detection_loss(raw, batch.boxes, batch.labels), len(batch))
+        terms = _terms("val", detection_loss(raw, batch.boxes, batch.labels))
+        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
         sizes = batch.sizes * batch.scales
         assert self.evaluator is not None
         for i, found in enumerate(self.postprocess(raw, sizes)):
@@ -92,16 +93,12 @@ class DetectionTask(Task):
         for name, value in self.scores.summary.items():
             self.log(f"val/{name}", -1.0 if value is None else value, sync_dist=True)  # equal in all processes
 
-    def _log_loss(self, stage: str, loss: DetectionLoss, images: int) -> None:
-        terms = {
-            f"{stage}/loss": loss.total,
-            f"{stage}/class_loss": loss.classification,
-            f"{stage}/box_loss": loss.box,
-        }
-        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=images, sync_dist=True)
-
     def _truth(self, loader: Any) -> DetectionSet:
         samples = loader.dataset
         assert isinstance(samples, DetectionSamples), "evaluation needs the data loaders of DetectionData"
         self.check_data(samples)
         return samples.source
+
+
+def _terms(stage: str, loss: DetectionLoss) -> dict[str, Tensor]:
+    return {f"{stage}/loss": loss.total, f"{stage}/class_loss": loss.classification, f"{stage}/box_loss": loss.box}

@@ -85,7 +85,7 @@ class SegmentationTask(Task):
     def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         loss = self._loss(batch)
-        self._log_loss("train", loss, len(batch))
+        self.means.add(_terms("train", loss), len(batch))
         return loss.total
 
     def on_validation_epoch_start(self) -> None:
@@ -99,7 +99,8 @@ class SegmentationTask(Task):
         assert self.metric is not None
         probabilities = self._probabilities(batch)
         logits = _logits(probabilities, multilabel=self.model.classes.multilabel)
-        self._log_loss("val", segmentation_loss(logits, batch.masks, self.loss, self.class_weights), len(batch))
+        terms = _terms("val", segmentation_loss(logits, batch.masks, self.loss, self.class_weights))
+        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
         found = decide(probabilities, multilabel=self.model.classes.multilabel)
         for i, index in enumerate(batch.indices.tolist()):
             self.metric.update(index, found[i], batch.masks[i])
@@ -147,14 +148,14 @@ class SegmentationTask(Task):
         tile = (self.tile, self.tile)
         return predict_image(self.model, pixels, tile, self.overlap, device=self.device, batch=1).to(self.device)
 
-    def _log_loss(self, stage: str, loss: SegmentationLoss, images: int) -> None:
-        terms = {f"{stage}/loss": loss.total} | {f"{stage}/{name}": value for name, value in loss.terms.items()}
-        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=images, sync_dist=True)
-
 
 def decide(probabilities: Float[Tensor, "b k h w"], *, multilabel: bool) -> UInt8[Tensor, "b *k h w"]:
     """Return the most likely class of each pixel, or for overlapping classes whether each is likelier than not."""
     return (probabilities >= 0.5 if multilabel else probabilities.argmax(1)).to(torch.uint8)
+
+
+def _terms(stage: str, loss: SegmentationLoss) -> dict[str, Tensor]:
+    return {f"{stage}/loss": loss.total} | {f"{stage}/{name}": value for name, value in loss.terms.items()}
 
 
 def _logits(probabilities: Tensor, *, multilabel: bool) -> Tensor:

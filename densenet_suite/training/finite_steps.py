@@ -2,7 +2,7 @@
 
 import statistics
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,9 +10,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from densenet_suite.epoch_means import EpochMeans
 from densenet_suite.errors import SuiteError
 from densenet_suite.training.averaging import EvaluationWeights
-from densenet_suite.training.epoch_means import EpochMeans
 from densenet_suite.training.faults import Faults
 
 _HINT = (
@@ -47,11 +47,13 @@ class FiniteSteps(L.Callback):
         self._in_a_row = 0
         self._fault: SuiteError | None = None
         self._batches = 0
+        self._parameters: dict[str, nn.Parameter] = {}  # all of them: a walk through the modules takes a while
         self._buffers: list[Tensor] = []
         self._kept: list[Tensor] = []  # what they were before the step
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Find the batch-norm statistics."""
+        """Find the weights and the batch-norm statistics."""
+        self._parameters = dict(_model(pl_module).named_parameters())
         self._buffers = list(_model(pl_module).buffers())
         self._kept = [value.clone() for value in self._buffers]
 
@@ -61,7 +63,7 @@ class FiniteSteps(L.Callback):
         """Remember the batch, and the batch-norm statistics before the first batch of a step."""
         self._batch, self._batch_idx = batch, batch_idx
         if self.allowed and self._batches == 0:
-            self.means.begin_step(trainer)
+            self.means.begin_step()
             torch._foreach_copy_(self._kept, self._buffers)
         self._batches += 1
 
@@ -87,7 +89,7 @@ class FiniteSteps(L.Callback):
             SuiteError: it is not finite, and no further step may be left out.
         """
         if self._fault is None and getattr(trainer.precision_plugin, "scaler", None) is None:
-            name = _first_wrong_gradient(_model(pl_module))
+            name = _first_wrong_gradient(self._parameters)
             if name is not None:
                 self._fault = self._error(trainer, "the gradient is not finite", f"the first such weight is {name}")
         if self._fault is None:
@@ -96,16 +98,16 @@ class FiniteSteps(L.Callback):
             self._in_a_row += 1
             if self._in_a_row > self.allowed:
                 raise self._fault
-            self._leave_out(trainer, _model(pl_module), self._fault)
+            self._leave_out(trainer, self._fault)
             self._fault = None
         self._batches = 0
 
-    def _leave_out(self, trainer: L.Trainer, model: nn.Module, fault: SuiteError) -> None:
-        for parameter in model.parameters():
+    def _leave_out(self, trainer: L.Trainer, fault: SuiteError) -> None:
+        for parameter in self._parameters.values():
             parameter.grad = None  # an optimizer passes over what has none
         torch._foreach_copy_(self._buffers, self._kept)
         self.weights.leave_out(trainer.global_step + 1, self._batches)
-        self.means.leave_out_step(trainer)
+        self.means.leave_out_step()
         (problem,) = fault.problems
         self.faults.note("skipped_steps", f"{problem.what}; the step is left out  ({problem.where})")
 
@@ -154,9 +156,9 @@ def _model(pl_module: L.LightningModule) -> nn.Module:
     return model
 
 
-def _first_wrong_gradient(model: nn.Module) -> str | None:
+def _first_wrong_gradient(parameters: Mapping[str, nn.Parameter]) -> str | None:
     """Return the name of the first weight whose gradient is not finite; one look at all of them together."""
-    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
     if not gradients or bool(torch.stack(torch._foreach_norm(list(gradients.values()))).isfinite().all()):
         return None
     # squares of numbers overflow before they do

@@ -21,12 +21,12 @@ from densenet_suite.installed import is_installed
 from densenet_suite.loading import Loader, plain_worker_errors
 from densenet_suite.processes import is_first_process
 from densenet_suite.sampling import Stream, derive_seed
+from densenet_suite.task import Task
 from densenet_suite.training.averaging import EvaluationWeights
 from densenet_suite.training.batch_size import choose_batch
 from densenet_suite.training.checkpointing import BestModel, Checkpoints, SafeCheckpointIO
 from densenet_suite.training.console import EpochLines
 from densenet_suite.training.data_report import DataReport
-from densenet_suite.training.epoch_means import EpochMeans
 from densenet_suite.training.faults import Faults, Storage
 from densenet_suite.training.finite_steps import FiniteSteps, LossSpikes
 from densenet_suite.training.interruption import InterruptedRunError, Interruption, StopNow
@@ -121,7 +121,7 @@ def _fit(
         config = choose_batch(config, task, data, run.config_path)
         data.batch = config.train.batch_size
     state = _State(run, config, parts, faults, interruption)
-    trainer = _trainer(state, [*callbacks, report], placement(), validates="val" in data.splits)
+    trainer = _trainer(state, task, [*callbacks, report], placement(), validates="val" in data.splits)
     state.write_summary("running", trainer)
     status, reason = "failed", None
     try:
@@ -195,11 +195,11 @@ class _State:
 
 
 def _trainer(
-    state: _State, callbacks: Sequence[L.Callback], placement: Mapping[str, Any], *, validates: bool
+    state: _State, task: Task, callbacks: Sequence[L.Callback], placement: Mapping[str, Any], *, validates: bool
 ) -> L.Trainer:
     run, config, monitor = state.run, state.config, state.parts.monitor
     train = config.train
-    seeds, means = StepSeeds(config.seed), EpochMeans()
+    seeds, means = StepSeeds(config.seed), task.means
     own: list[L.Callback] = [
         seeds,
         FiniteSteps(seeds, train.skip_nonfinite, state.weights, means, state.faults),
