@@ -67,7 +67,7 @@ def main() -> int:
     print(f"{options.examples} examples, seed {seed}", flush=True)
     tally, began = Tally(), time.process_time()
     arguments = ["-m", "properties", "-k", options.names, f"--hypothesis-seed={seed}", "-p", "no:xdist"]
-    quiet = ["-p", "no:cacheprovider", "-qq", "--no-summary", "-s", "--rootdir", str(REPOSITORY)]
+    quiet = ["-p", "no:cacheprovider", "-qq", "-rN", "-s", "--rootdir", str(REPOSITORY)]
     code = pytest.main([*arguments, *quiet, str(REPOSITORY / "tests")], plugins=[tally])
     print(f"{tally.total} examples in {time.process_time() - began:.0f} CPU seconds")
     return int(code)
