@@ -55,7 +55,7 @@ class _NormSiLU(torch.autograd.Function):
         scale = weight * inverse_std
         shift = torch.addcmul(bias, mean, scale, value=-1)
         y = torch.addcmul(shift.view(1, -1, 1, 1), x, scale.view(1, -1, 1, 1)).to(x.dtype)
-        upstream = torch.ops.aten.silu_backward(upstream, y)
+        upstream = torch.ops.aten.silu_backward(upstream, y, grad_input=y)  # memory at hand is faster than new
         gradients = torch.ops.aten.native_batch_norm_backward(
             upstream, x, weight, None, None, mean, inverse_std, True, ctx.eps, [True, True, True]
         )
