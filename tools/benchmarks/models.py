@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from densenet_suite import Segmenter, create_backbone, create_detector, create_segmenter
 from densenet_suite.backbones.base import Backbone
+from densenet_suite.detection.boxes import box_iou
 from densenet_suite.detection.model import EfficientDet
-from densenet_suite.detection.structures import IGNORE
+from densenet_suite.detection.structures import IGNORE, RawDetections
 from densenet_suite.preprocess import Normalization, Preprocess
 
 CLASSES = 90  # of detectors, as in the published ones
@@ -41,14 +42,32 @@ def normalised(batch: int, size: int) -> Tensor:
 def objects(batch: int, size: int, most: int, classes: int) -> tuple[Tensor, Tensor]:
     """Return boxes [b m 4] xyxy and labels [b m] of up to `most` objects in each image, padded as a batch is."""
     generator = torch.Generator().manual_seed(0)
-    centres = torch.rand(batch, most, 2, generator=generator) * size
-    sides = size * 0.12 * torch.randn(batch, most, 2, generator=generator).mul(0.8).exp()
-    boxes = torch.cat([centres - sides / 2, centres + sides / 2], 2).clamp(0, size)
-    labels = torch.randint(classes, (batch, most), generator=generator)
+    boxes, labels = exactly(most, batch, size, classes, generator)
     some = torch.randint(1, most + 1, (batch, 1), generator=generator)
     labels = torch.where(torch.arange(most) < some, labels, IGNORE)
     boxes = torch.where(labels[..., None] == IGNORE, 0.0, boxes)
     return boxes[:, : some.max()], labels[:, : some.max()]
+
+
+def exactly(count: int, batch: int, size: int, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return boxes [b m 4] xyxy and labels [b m] of `count` objects in each image."""
+    centres = torch.rand(batch, count, 2, generator=generator) * size
+    sides = size * 0.12 * torch.randn(batch, count, 2, generator=generator).mul(0.8).exp()
+    boxes = torch.cat([centres - sides / 2, centres + sides / 2], 2).clamp(0, size)
+    return boxes, torch.randint(classes, (batch, count), generator=generator)
+
+
+def outputs_of_trained(anchors: Tensor, boxes: Tensor, labels: Tensor, classes: int) -> RawDetections:
+    """Return what a trained detector says of images with these objects: high logits near them, low ones elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(labels), len(anchors), classes, generator=generator) * 0.8 - 6.5
+    for image, row in (labels != IGNORE).nonzero().tolist():
+        iou = box_iou(boxes[image, row][None], anchors)[0]
+        near = iou > 0.3
+        noise = torch.randn(int(near.sum()), generator=generator) / 2
+        logits[image, near, labels[image, row]] = 10 * iou[near] - 5 + noise
+    deltas = torch.randn(len(labels), len(anchors), 4, generator=generator) * 0.1
+    return RawDetections(logits, deltas, anchors)
 
 
 def effdet_network(name: str, size: int) -> Any:
@@ -64,7 +83,7 @@ def _effdet_network(name: str, size: int) -> Any:
     torch.manual_seed(0)
     config = get_efficientdet_config(name)
     config.update({"image_size": (size, size), "num_classes": CLASSES, "backbone_args": {"drop_path_rate": 0.0}})
-    model = calibrated(Theirs(config, pretrained_backbone=False), size)
+    model = calibrated(Theirs(config, pretrained_backbone=False), normalised(2, size))
     with torch.no_grad():
         classes, boxes = model(normalised(1, size))
         for net, levels, spread in ((model.class_net, classes, 0.5), (model.box_net, boxes, 0.2)):
@@ -99,7 +118,7 @@ def _smp_network(encoder: str, size: int) -> Any:
     model = smp.Unet(encoder, encoder_weights=None, classes=MASK_CLASSES)
     if encoder.startswith("efficientnet-"):  # of smp's own; those of timm have none unless asked for
         model.encoder._drop_connect_rate = 0.0
-    return calibrated(model, size)
+    return calibrated(model, normalised(2, size))
 
 
 def our_segmenter(network: Any, encoder: str) -> Segmenter:
@@ -116,7 +135,7 @@ def timm_features(name: str, size: int) -> Any:
     import timm
 
     torch.manual_seed(0)
-    return calibrated(timm.create_model(name, features_only=True), size)
+    return calibrated(timm.create_model(name, features_only=True), normalised(2, size))
 
 
 def our_backbone(weights: Mapping[str, Tensor], name: str) -> Backbone:
@@ -124,8 +143,8 @@ def our_backbone(weights: Mapping[str, Tensor], name: str) -> Backbone:
     return _with_weights(weights, lambda path: create_backbone(name, weights=path).eval())
 
 
-def calibrated(model: nn.Module, size: int) -> Any:
-    """Give every batch norm the statistics of `normalised` images, and return the model in evaluation."""
+def calibrated(model: nn.Module, images: Tensor) -> Any:
+    """Give every batch norm the statistics of what these images become there; return the model in evaluation."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -133,7 +152,7 @@ def calibrated(model: nn.Module, size: int) -> Any:
         norm.reset_running_stats()
     model.train()
     with torch.no_grad():
-        model(normalised(2, size))
+        model(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()

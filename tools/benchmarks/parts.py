@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import Comparison, Side
-from benchmarks.models import LAYOUTS, effdet_network, normalised, objects, our_detector, rows_of
+from benchmarks.models import LAYOUTS, effdet_network, normalised, objects, our_detector, outputs_of_trained, rows_of
 from densenet_suite import create_detector
 from densenet_suite.detection.anchors import OCTAVES, anchor_boxes
-from densenet_suite.detection.boxes import box_iou
 from densenet_suite.detection.loss import detection_loss
 from densenet_suite.detection.matching import match_anchors
 from densenet_suite.detection.postprocess import Postprocess
@@ -77,7 +76,6 @@ def make_scene(options: argparse.Namespace) -> Scene:
     from effdet import get_efficientdet_config
     from effdet.anchors import Anchors
 
-    generator = torch.Generator().manual_seed(0)
     config = get_efficientdet_config("tf_" + MODEL)
     config.update({"image_size": (options.size, options.size), "num_classes": options.classes})
     theirs = Anchors.from_config(config)
@@ -87,14 +85,8 @@ def make_scene(options: argparse.Namespace) -> Scene:
     assert len(ours) == OCTAVES * len(DETECTORS[MODEL].aspects) * sum(h * w for h, w in sizes)
 
     boxes, labels = objects(options.batch, options.size, options.objects, options.classes)
-    logits = torch.randn(options.batch, len(ours), options.classes, generator=generator) * 0.8 - 6.5
-    for image, row in (labels != IGNORE).nonzero().tolist():
-        iou = box_iou(boxes[image, row][None], ours)[0]
-        near = iou > 0.3
-        noise = torch.randn(int(near.sum()), generator=generator) / 2
-        logits[image, near, labels[image, row]] = 10 * iou[near] - 5 + noise
-    deltas = torch.randn(options.batch, len(ours), 4, generator=generator) * 0.1
-    return Scene(RawDetections(logits, deltas, ours), boxes, labels, options.classes, theirs, config)
+    raw = outputs_of_trained(ours, boxes, labels, options.classes)
+    return Scene(raw, boxes, labels, options.classes, theirs, config)
 
 
 def loss_comparisons(options: argparse.Namespace) -> Iterator[Comparison]:
