@@ -16,14 +16,16 @@ from torch.nn import functional as F
 _QUICK = 3  # columns
 
 
-def depthwise(
-    x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c 1 kh kw"], stride: tuple[int, int], padding: tuple[int, int]
-) -> Float[Tensor, "b c h2 w2"]:
-    """Return the depthwise convolution of `x`, for a kernel of odd sides and a stride of 1 or 2."""
+def depthwise(x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c 1 k k"], stride: int) -> Float[Tensor, "b c h2 w2"]:
+    """Return the depthwise convolution of a map, padded by half a kernel; of an odd kernel, at a stride of 1 or 2."""
     if weight.shape[-1] > _QUICK and _learns_in_float32_on_cpu(weight):
-        convolved: Tensor = _Wide.apply(x, weight, stride, padding)
+        convolved: Tensor = _Wide.apply(x, weight, stride)
         return convolved
-    return F.conv2d(x, weight, None, stride, padding, groups=len(weight))
+    return _convolved(x, weight, stride)
+
+
+def _convolved(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=len(weight))
 
 
 def _learns_in_float32_on_cpu(weight: Tensor) -> bool:
@@ -33,27 +35,28 @@ def _learns_in_float32_on_cpu(weight: Tensor) -> bool:
 
 class _Wide(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, None, stride, padding, groups=len(weight))
+        ctx.stride = stride
+        return _convolved(x, weight, stride)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, weight = ctx.saved_tensors
-        rows, columns = ctx.padding
+        stride, size = ctx.stride, weight.shape[-1]
+        half = size // 2
 
         def gradients(x: Tensor, kernel: Tensor, padding: tuple[int, int], wanted: tuple[bool, bool, bool]) -> Any:
-            geometry = ctx.stride, padding, (1, 1), False, (0, 0), len(kernel)
+            geometry = (stride, stride), padding, (1, 1), False, (0, 0), len(kernel)
             return torch.ops.aten.convolution_backward(upstream, x, kernel, None, *geometry, wanted)
 
         learned = []
-        for start in range(0, weight.shape[-1] - 2, 2):  # three columns from every second one
+        for start in range(0, size - 2, 2):  # three columns from every second one
+            end = (upstream.shape[-1] - 1) * stride - half + start + _QUICK
+            seen = F.pad(x, (half - start, end - x.shape[-1]))
             kernel = weight[..., start : start + _QUICK]
-            end = (upstream.shape[-1] - 1) * ctx.stride[1] - columns + start + _QUICK
-            seen = F.pad(x, (columns - start, end - x.shape[-1]))
-            learned.append(gradients(seen, kernel, (rows, 0), (False, True, False))[1])
+            learned.append(gradients(seen, kernel, (half, 0), (False, True, False))[1])
         of_weight = torch.cat([*(part[..., :2] for part in learned[:-1]), learned[-1]], -1)
-        of_x = gradients(x, weight, ctx.padding, (True, False, False))[0] if ctx.needs_input_grad[0] else None
-        return of_x, of_weight, None, None
+        of_x = gradients(x, weight, (half, half), (True, False, False))[0] if ctx.needs_input_grad[0] else None
+        return of_x, of_weight, None

@@ -71,7 +71,7 @@ class Conv2d(nn.Conv2d):
             return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         weight = self.weight.flip((2, 3)) if self.rotates else self.weight
         if self.is_depthwise:
-            return depthwise(x, weight, self.stride, self.padding)
+            return depthwise(x, weight, self.stride[0])
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
 
     def keep_rotated_(self) -> None:

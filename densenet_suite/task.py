@@ -62,7 +62,8 @@ class Task(L.LightningModule):
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Have the means of the losses logged by any Trainer."""
-        return [] if self.means in self.trainer.callbacks else [self.means]
+        trainer: Any = self.trainer
+        return [] if self.means in trainer.callbacks else [self.means]
 
     def on_fit_start(self) -> None:
         """Fit the momentum of batch norms to the length of the run."""

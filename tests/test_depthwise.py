@@ -29,7 +29,7 @@ def test_values_and_gradients_are_pytorchs(kernel, stride, shape, layout, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=generator).contiguous(memory_format=layout).requires_grad_()
     weight = torch.randn(shape[1], 1, kernel, kernel, generator=generator).requires_grad_()
-    found = depthwise(x, weight, (stride, stride), (kernel // 2, kernel // 2))
+    found = depthwise(x, weight, stride)
     expected = F.conv2d(x, weight, None, stride, kernel // 2, groups=shape[1])
     assert torch.equal(found, expected)
     towards = torch.randn(found.shape, generator=generator)
@@ -42,7 +42,7 @@ def test_gradients_are_those_of_float64(stride):
     x = torch.randn(2, 3, 9, 8, requires_grad=True)
     weight = torch.randn(3, 1, 5, 5, requires_grad=True)
     exact = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
-    found = depthwise(x, weight, (stride, stride), (2, 2))
+    found = depthwise(x, weight, stride)
     expected = F.conv2d(exact[0], exact[1], None, stride, 2, groups=3)
     towards = torch.randn(found.shape)
     wanted = gradients_of(expected, exact, towards)
@@ -70,6 +70,6 @@ def test_the_network_takes_this_way_for_wide_kernels_that_learn_and_no_other():
 def test_images_that_do_not_learn_have_no_gradient():
     weight = torch.randn(4, 1, 5, 5, requires_grad=True)
     x = torch.randn(1, 4, 6, 6)
-    depthwise(x, weight, (1, 1), (2, 2)).sum().backward()
+    depthwise(x, weight, 1).sum().backward()
     assert x.grad is None
     torch.testing.assert_close(weight.grad[:, 0, 2, 2], x.sum((0, 2, 3)))

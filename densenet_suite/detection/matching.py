@@ -43,7 +43,7 @@ def _looks_at_numbers(device: torch.device) -> bool:
 def _match_image(
     boxes: Float[Tensor, "m 4"], exists: Bool[Tensor, " m"], sides: Float[Tensor, "5 n"]
 ) -> Int[Tensor, " n"]:
-    """Match one image, where it costs little to look for the few anchors that matter: most overlap nothing by a half."""
+    """Match one image, where it costs little to look for the anchors that matter: most overlap nothing by a half."""
     rows = exists.nonzero()[:, 0]
     best_iou = _just_too_little(sides[0])
     matches = torch.full_like(best_iou, IGNORE, dtype=torch.int64)
