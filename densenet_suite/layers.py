@@ -63,14 +63,14 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
         self.rotates = same and kernel > 1
         self.is_product = kernel == stride == groups == 1
-        self.is_depthwise = groups == in_channels == out_channels and not bias
+        self.is_depthwise = groups == in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Convolve."""
         if self.is_product and _is_matrix(x):
             return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         weight = self.weight.flip((2, 3)) if self.rotates else self.weight
-        if self.is_depthwise:
+        if self.is_depthwise and self.bias is None:  # a norm that is fused leaves one
             return depthwise(x, weight, self.stride[0])
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
 
