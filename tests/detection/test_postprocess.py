@@ -74,8 +74,9 @@ def test_gaussian_soft_suppression_is_effdets(seed):
     boxes, scores, labels = pairs(raw, 0.001)
     keep, decayed = batched_soft_nms(boxes, scores, labels, method_gaussian=True, sigma=0.5, score_threshold=0.001)
     (found,) = Postprocess(nms="soft", max_detections=1000)(raw)
-    torch.testing.assert_close(found.scores, decayed, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found.labels, labels[keep])
+    for label in labels.unique():  # which leave each other alone; between them scores may tie but for rounding
+        theirs = decayed[labels[keep] == label]
+        torch.testing.assert_close(found.scores[found.labels == label], theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_soft_suppression_lowers_an_overlapping_box_by_the_papers_factor():
