@@ -63,7 +63,11 @@ def hausdorff(found: Bool[Array, "h w"], truth: Bool[Array, "h w"]) -> float | N
 
 
 def _distance_to(region: Bool[Array, "h w"]) -> Float[Array, "h w"]:
-    return cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distances = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # OpenCV's last bit depends on its threads; up to 1600 pixels the whole number is found again whose root this is
+    np.square(distances, out=distances)
+    np.rint(distances, out=distances)
+    return np.sqrt(distances, out=distances)
 
 
 def _inner_band(mask: Bool[Array, "h w"], width: int) -> Bool[Array, "h w"]:

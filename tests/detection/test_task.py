@@ -35,13 +35,14 @@ def unchanged(before, after):
 
 def test_the_step_gives_the_loss_of_the_batch(batch, monkeypatch):
     task = DetectionTask(tiny_detector(4, drop_path=0.0))
-    logged = {}
-    monkeypatch.setattr(task, "log_dict", lambda values, **_: logged.update(values))
+    added = {}
+    monkeypatch.setattr(task.means, "add", lambda terms, images: added.update(terms) or added.update(images=images))
     loss = task.training_step(batch, 0)
     expected = detection_loss(task.model(batch.images), batch.boxes, batch.labels)
     torch.testing.assert_close(loss, expected.total)
     assert loss.requires_grad
-    assert set(logged) == {"train/loss", "train/class_loss", "train/box_loss"}
+    assert set(added) == {"train/loss", "train/class_loss", "train/box_loss", "images"}
+    assert added["images"] == len(batch)
 
 
 def test_a_validation_epoch_logs_losses_and_scores(data):

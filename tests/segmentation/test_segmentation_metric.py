@@ -275,6 +275,20 @@ def test_hausdorff_is_by_every_pair_of_pixels(shape):
     assert hausdorff(found, truth) == pytest.approx(by_every_pair(found, truth), rel=1e-6)
 
 
+def test_hausdorff_does_not_depend_on_the_threads_of_opencv():
+    rng = np.random.default_rng(0)
+    pairs = [(rng.random(shape) > 0.998, rng.random(shape) > 0.998) for shape in [(300, 301), (64, 48), (7, 900)]]
+    usual = cv2.getNumThreads()
+    try:
+        found = []
+        for threads in (1, 2, 3, 8):
+            cv2.setNumThreads(threads)
+            found.append([hausdorff(*pair) for pair in pairs])
+    finally:
+        cv2.setNumThreads(usual)
+    assert all(distances == found[0] for distances in found)
+
+
 def test_hausdorff_of_a_shifted_square_is_the_shift():
     truth = np.zeros((50, 60), bool)
     truth[10:20, 10:20] = True
