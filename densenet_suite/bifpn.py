@@ -240,11 +240,12 @@ class _WeightedSum(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         shares, *inputs = ctx.saved_tensors
         of_shares, of_inputs = [], []
+        wide = torch.promote_types(upstream.dtype, torch.float32)
         for x, share in zip(inputs, shares, strict=True):
             of_sum = upstream if x.shape == upstream.shape else F.avg_pool2d(upstream, 2, divisor_override=1)
             of_inputs.append(of_sum * share)
             if ctx.needs_input_grad[0]:
-                of_shares.append((of_sum * x).sum(dtype=torch.promote_types(x.dtype, torch.float32)))
+                of_shares.append((of_sum * x).sum(dtype=wide))
         return torch.stack(of_shares).to(shares.dtype) if of_shares else None, *of_inputs
 
 

@@ -97,7 +97,7 @@ def test_a_training_step_has_fewer_operations_than_effdets():
     sides, _ = training_steps()
     sides[0]()  # anchors are made once
     ours, theirs = (operations(lambda side=side: side().backward()) for side in sides)
-    assert ours < 0.95 * theirs  # wide depthwise kernels take more of them on a CPU: see depthwise.py
+    assert ours < 0.93 * theirs
 
 
 @torch.inference_mode()

@@ -74,6 +74,7 @@ def test_gaussian_soft_suppression_is_effdets(seed):
     boxes, scores, labels = pairs(raw, 0.001)
     keep, decayed = batched_soft_nms(boxes, scores, labels, method_gaussian=True, sigma=0.5, score_threshold=0.001)
     (found,) = Postprocess(nms="soft", max_detections=1000)(raw)
+    torch.testing.assert_close(found.scores, decayed, rtol=1e-4, atol=1e-6)
     for label in labels.unique():  # which leave each other alone; between them scores may tie but for rounding
         theirs = decayed[labels[keep] == label]
         torch.testing.assert_close(found.scores[found.labels == label], theirs, rtol=1e-4, atol=1e-6)
