@@ -1,13 +1,11 @@
 """The command line: exit codes, what goes to which stream, and what light verbs do not load."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import typer
-from conftest import REPOSITORY
+from loaded import loaded_by
 
 from densenet_suite import cli
 from densenet_suite.errors import DataError, MissingExtraError, Problem, SuiteError
@@ -131,14 +129,8 @@ def test_these_are_all_verbs() -> None:
     ids=lambda arguments: " ".join(arguments[:2]),
 )
 def test_light_work_does_not_load_torch(arguments: list[str]) -> None:
-    code = (
-        "import sys, densenet_suite.cli as cli\n"
-        f"try: cli.main({arguments!r})\n"
-        "except SystemExit: pass\n"
-        "print([name for name in ('torch', 'lightning', 'timm', 'matplotlib') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    _, loaded = loaded_by(arguments, ["torch", "lightning", "timm", "matplotlib"])
+    assert loaded == []
 
 
 def test_models_list_shows_detectors_backbones_and_timm(capsys: pytest.CaptureFixture[str]) -> None:

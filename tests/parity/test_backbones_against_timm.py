@@ -2,9 +2,11 @@
 tools/check_parity.py, because they take minutes.
 
 Parameters are those of timm's feature extractor: all stages, without the last 1x1 convolution and the classifier.
-Networks are compared in float64, where next to nothing is left to the order of additions.
+Networks are compared in float64, where next to nothing is left to the order of additions, and gradients of float32,
+which take other ways, with those of float64.
 """
 
+from copy import deepcopy
 from functools import cache
 
 import jaxtyping
@@ -125,6 +127,25 @@ def test_a_training_step_has_timms_outputs_gradients_and_statistics(name, tmp_pa
     assert {own for own, difference in gradients.items() if difference > 1e-7} == set()
     assert {own for own, difference in statistics.items() if difference > 1e-10} == set()
     assert apart(inputs[0].grad, inputs[1].grad) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "tf_efficientnet_b0", "efficientnetv2_b0"])
+def test_gradients_in_float32_are_as_near_to_float64_as_timms(name, tmp_path):
+    peer = live_timm_features(name).train()
+    ours = create_backbone(name, weights=saved(peer.state_dict(), tmp_path), drop_path=0.0).train()
+    exact = deepcopy(peer).double()
+    images = torch.randn(2, 3, *SIZE)
+    for network, given in ((ours, images), (peer, images), (exact, images.double())):
+        sum((level / level.detach().std()).sin().sum() for level in network(given)).backward()
+    names = foreign_names(ours.spec, SCHEMES["timm"])
+    theirs, right = dict(peer.named_parameters()), dict(exact.named_parameters())
+    kernels = {own: p.grad for own, p in ours.named_parameters() if p.ndim == 4}
+    off = {
+        own: tuple(apart(grad.double(), right[names[own]].grad) for grad in (gradient, theirs[names[own]].grad))
+        for own, gradient in kernels.items()
+    }
+    assert {own: both for own, both in off.items() if both[0] > 10 * both[1]} == {}
+    assert len(off) > 60
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "tf_efficientnet_b4", "tf_efficientnet_es", "efficientnetv2_s"])

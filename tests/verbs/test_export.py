@@ -1,12 +1,10 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY
+from loaded import loaded_by
 from peers import randomize
 from segmenters import TINY_BACKBONE, tiny_segmenter
 
@@ -132,11 +130,5 @@ def test_a_missing_model_is_said(tmp_path: Path) -> None:
 
 
 def test_a_wrong_argument_is_said_before_torch_is_loaded(detectors: Path) -> None:
-    code = (
-        "import sys, densenet_suite.cli as cli\n"
-        f"try: cli.main(['export', {str(detectors)!r}, 'onnx', '--batch', '0'])\n"
-        "except SystemExit as ended: print(ended.code)\n"
-        "print([name for name in ('torch', 'onnx', 'onnxruntime') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["2", "[]"]
+    command = ["export", str(detectors), "onnx", "--batch", "0"]
+    assert loaded_by(command, ["torch", "onnx", "onnxruntime"]) == (2, [])
