@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -14,8 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from densenet_suite.depthwise import depthwise
+from densenet_suite.expansion import expanded, is_cheaper
 from densenet_suite.fusing import Fusible
-from densenet_suite.norm_act import SiLU, norm_act
+from densenet_suite.norm_act import SiLU, learns, norm_act
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": SiLU,
@@ -62,28 +63,27 @@ class Conv2d(nn.Conv2d):
     ):
         super().__init__(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=bias)
         self.rotates = same and kernel > 1
-        self.is_product = kernel == stride == groups == 1
+        self.is_pointwise = kernel == stride == groups == 1
         self.is_depthwise = groups == in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Convolve."""
-        if self.is_product and _is_matrix(x):
+        if self.is_matrix_product(x):
             return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         weight = self.weight.flip((2, 3)) if self.rotates else self.weight
         if self.is_depthwise and self.bias is None:  # a norm that is fused leaves one
             return depthwise(x, weight, self.stride[0])
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
 
+    def is_matrix_product(self, x: Float[Tensor, "b c h w"]) -> bool:
+        """Whether a CPU has the cells of a map as rows of a matrix, whose product has the quicker gradients."""
+        here = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        return self.is_pointwise and here and x.is_contiguous(memory_format=torch.channels_last)
+
     def keep_rotated_(self) -> None:
         """Rotate the kernel for good."""
         if self.rotates:
             self.weight, self.rotates = nn.Parameter(self.weight.flip((2, 3)), requires_grad=False), False
-
-
-def _is_matrix(x: Float[Tensor, "b c h w"]) -> bool:
-    """Whether a CPU has the cells of a map as rows of a matrix, whose product has the quicker gradients."""
-    here = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    return here and x.is_contiguous(memory_format=torch.channels_last)
 
 
 class ConvNormAct(Fusible):
@@ -97,13 +97,23 @@ class ConvNormAct(Fusible):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Apply the three in turn."""
-        return norm_act(self.norm, self.act, self.conv(x))
+        conv, norm = self.conv, self.norm
+        if learns(norm) and _expands(conv, self.act, x):
+            return expanded(x, conv.weight, norm)
+        return norm_act(norm, self.act, conv(x))
 
     def fuse_(self) -> None:
         """Make the norm part of the convolution, and the activation a part of that step."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv, self.norm = with_norm(self.conv, self.norm), nn.Identity()
         self.conv, self.act = with_act(self.conv, self.act), nn.Identity()
+
+
+def _expands(conv: nn.Module, act: nn.Module, x: Tensor) -> TypeGuard[Conv2d]:
+    """Whether a convolution and an activation, with a norm between them that learns, are one step for a map."""
+    if not isinstance(conv, Conv2d) or conv.bias is not None or not isinstance(act, SiLU):
+        return False
+    return conv.is_matrix_product(x) and is_cheaper(x)
 
 
 class ConvAct(nn.Module):

@@ -5,7 +5,7 @@ Here the middle one, the norm's output, is computed again in the backward pass f
 Forward is the same to the bit.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -24,19 +24,25 @@ class SiLU(nn.Module):
 
 def norm_act(norm: nn.Module, act: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Return `act(norm(x))`."""
-    if type(norm) is nn.BatchNorm2d and isinstance(act, SiLU) and _learns(norm) and torch.is_grad_enabled():
-        assert norm.num_batches_tracked is not None
-        norm.num_batches_tracked.add_(1)
-        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        result: Tensor = _NormSiLU.apply(x, norm.weight, norm.bias, norm, momentum)
+    if isinstance(act, SiLU) and learns(norm):
+        result: Tensor = _NormSiLU.apply(x, norm.weight, norm.bias, norm, next_momentum(norm))
         return result
     activated: Tensor = act(norm(x))
     return activated
 
 
-def _learns(norm: nn.BatchNorm2d) -> bool:
-    """Whether a norm takes its statistics from the batch and averages them: others are left to PyTorch."""
+def learns(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether a norm takes its statistics from the batch and averages them, and has a gradient to come."""
+    if type(norm) is not nn.BatchNorm2d or not torch.is_grad_enabled():  # those derived from it are left to PyTorch
+        return False
     return norm.training and norm.affine and norm.track_running_stats
+
+
+def next_momentum(norm: nn.BatchNorm2d) -> float:
+    """Count a batch, and return the weight of its statistics in the running ones."""
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    return 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
 
 
 class _NormSiLU(torch.autograd.Function):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from densenet_suite import create_detector, create_segmenter, fuse
+from densenet_suite import create_detector, create_segmenter, fuse, layers
 from densenet_suite.detection.loss import detection_loss
 
 SIZE, BATCH, CLASSES = 128, 2, 90
@@ -87,13 +87,14 @@ def training_steps():
     return sides, (ours, theirs)
 
 
-def test_a_training_step_keeps_three_fifths_of_what_effdet_keeps():
+def test_a_training_step_keeps_less_than_three_fifths_of_what_effdet_keeps():
     sides, networks = training_steps()
     ours, theirs = (saved_bytes(side, *networks) for side in sides)
-    assert ours < 0.62 * theirs
+    assert ours < 0.57 * theirs
 
 
-def test_a_training_step_has_fewer_operations_than_effdets():
+def test_a_training_step_has_fewer_operations_than_effdets(monkeypatch):
+    monkeypatch.setattr(layers, "is_cheaper", lambda x: False)  # a CPU has small operations in place of long ones
     sides, _ = training_steps()
     sides[0]()  # anchors are made once
     ours, theirs = (operations(lambda side=side: side().backward()) for side in sides)
