@@ -17,6 +17,7 @@ from densenet_suite.depthwise import depthwise
 from densenet_suite.expansion import expanded, is_cheaper
 from densenet_suite.fusing import Fusible
 from densenet_suite.norm_act import SiLU, learns, norm_act
+from densenet_suite.onednn import Act, convolved
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": SiLU,
@@ -117,39 +118,22 @@ def _expands(conv: nn.Module, act: nn.Module, x: Tensor) -> TypeGuard[Conv2d]:
 
 
 class ConvAct(nn.Module):
-    """A convolution and its activation in inference: on a CPU one step of oneDNN, elsewhere two.
+    """A convolution and its activation in inference."""
 
-    An activation of its own reads and writes the whole map again. The operator is the one that torch.compile uses.
-    """
-
-    STEPS: ClassVar[dict[type[nn.Module], str]] = {
-        SiLU: "swish",
-        nn.ReLU: "relu",
-        nn.Identity: "none",
-    }  # oneDNN's names
+    STEPS: ClassVar[dict[type[nn.Module], Act]] = {SiLU: "swish", nn.ReLU: "relu", nn.Identity: "none"}
 
     def __init__(self, conv: nn.Conv2d, act: nn.Module):
         super().__init__()
         self.conv = conv
-        self.act = act
-        self.step = self.STEPS[type(act)]
+        self.act = self.STEPS[type(act)]
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """Apply the two."""
-        if not _runs_in_onednn(x):
-            return self.act(self.conv(x))
         conv = self.conv
-        activated: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups, self.step, [], ""
+        assert not isinstance(conv.padding, str)
+        return convolved(
+            x, conv.weight, conv.bias, self.act, stride=conv.stride, padding=conv.padding, groups=conv.groups
         )
-        return activated
-
-
-def _runs_in_onednn(x: Tensor) -> bool:
-    """Whether oneDNN can compute with a tensor of no gradient here and now; a compiler finds its own way to it."""
-    if torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
-        return False
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not x.requires_grad
 
 
 class SqueezeExcite(nn.Module):

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from densenet_suite.fusing import Fusible
 from densenet_suite.layers import with_norm
+from densenet_suite.onednn import Rectified, convolved, convolved_onto_, doubled
 from densenet_suite.segmentation.variants import Attention
 
 
@@ -80,25 +81,26 @@ class UnetBlock(Fusible):
         self, x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b s h2 w2"] | None, size: Sequence[int]
     ) -> Float[Tensor, "b c2 h2 w2"]:
         """Return the block's output, of the height and width `size`."""
-        weight, bias = _with_norm(self.conv1, self.norm1)
+        weight, bias, act = _with_norm(self.conv1, self.norm1)
         twice = size[0] == 2 * x.shape[-2] and size[1] == 2 * x.shape[-1]
         if twice and self.gate1 is None:
             kernel = self.fixed_kernel
             if kernel is None:
                 kernel = upsampling_kernel(weight[:, : self.inputs])
-            y = F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
-            if skip is not None:
-                y += F.conv2d(skip, weight[:, self.inputs :], padding=1)
+            if skip is None:
+                y = doubled(x, kernel, bias, act)
+            else:
+                y = convolved_onto_(doubled(x, kernel, bias, "none"), skip, weight[:, self.inputs :], act)
         else:
             joined = F.interpolate(x, (size[0], size[1]), mode="nearest")
             if skip is not None:
                 joined = torch.cat((joined, skip), 1)
             if self.gate1 is not None:
                 joined = self.gate1(joined)
-            y = F.conv2d(joined, weight, bias, padding=1)
-        y = _activated(y, self.norm1)
-        weight, bias = _with_norm(self.conv2, self.norm2)
-        y = _activated(F.conv2d(y, weight, bias, padding=1), self.norm2)
+            y = convolved(joined, weight, bias, act, padding=(1, 1))
+        y = _learned(y, self.norm1, act)
+        weight, bias, act = _with_norm(self.conv2, self.norm2)
+        y = _learned(convolved(y, weight, bias, act, padding=(1, 1)), self.norm2, act)
         return y if self.gate2 is None else self.gate2(y)
 
     def fuse_(self) -> None:
@@ -139,20 +141,25 @@ def upsampling_kernel(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor, "c o 4 
     return F.avg_pool2d(reverse, 2, stride=1, padding=1, divisor_override=1)
 
 
-def _with_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Return kernel and bias of a convolution, with the batch norm behind it where that uses fixed statistics."""
+def _with_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None, Rectified]:
+    """Return kernel, bias and activation of a convolution.
+
+    The batch norm behind it is in them where that uses fixed statistics; where it does not, the activation is still to
+    come, behind the norm.
+    """
+    if isinstance(norm, nn.Identity):
+        return conv.weight, conv.bias, "relu"
     if not isinstance(norm, nn.BatchNorm2d) or norm.training:
-        return conv.weight, conv.bias
+        return conv.weight, conv.bias, "none"
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+    return conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale, "relu"
 
 
-def _activated(y: Tensor, norm: nn.Module) -> Tensor:
-    """Apply what `_with_norm` left to do, and the activation."""
-    fixed = isinstance(norm, nn.BatchNorm2d) and not norm.training
-    return (y if fixed else norm(y)).relu_()
+def _learned(y: Tensor, norm: nn.Module, act: Rectified) -> Tensor:
+    """Apply a norm and the activation where `act`, of the convolution before, is not that already."""
+    return y if act == "relu" else norm(y).relu_()
 
 
 def _initialize(module: nn.Module) -> None:
