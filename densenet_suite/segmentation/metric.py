@@ -10,6 +10,7 @@ where there is nothing to find.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,8 +24,6 @@ from densenet_suite.segmentation.structures import IGNORE, Counts, MaskClasses
 
 Array = np.ndarray[Any, Any]
 _CHUNK = 2**20  # pixels that are counted at once, so that a scene of any size takes little more than itself
-_TABLES = 8  # are counted into in turn: raising the number that was raised just before would have to wait for it
-_TURNS, _ONES = np.tile(np.arange(_TABLES, dtype=np.uint8), _CHUNK // _TABLES), np.ones(_TABLES, np.float32)
 
 
 @dataclass(frozen=True)
@@ -187,11 +186,32 @@ def _count_two(truth: Array, found: Array, values: int) -> Array:
 
 
 def _count_any(truth: Array, found: Array, values: int) -> Array:
-    """Return [values values]."""
-    channels, sizes = [truth, found, _TURNS[: len(truth)]], [values, values, _TABLES]
-    tables = cv2.calcHist(channels, [0, 1, 2], None, sizes, [0, values, 0, values, 0, _TABLES])
+    """Return [values values]; what of a place in the table fits into 8 bits is computed, the rest looked up."""
+    places = cv2.min(truth, values).ravel()  # the last row, of what is no class, is cut off
+    channels, sizes = [places], [values + 1]
+    if 2 * (values + 1) * values <= 256:
+        places *= np.uint8(values)
+        places += found
+        sizes[0] *= values
+    else:
+        channels.append(found)
+        sizes.append(values)
+    turns = min(8, 256 // sizes[0])
+    places += _turns(turns, sizes[0])[: len(places)]
+    sizes[0] *= turns
+    ranges = [bound for size in sizes for bound in (0, size)]
+    tables = cv2.calcHist(channels, range(len(channels)), None, sizes, ranges)
     # float32 is exact up to 2^24, more than a chunk has pixels
-    return (tables.reshape(-1, _TABLES) @ _ONES).reshape(values, values).astype(np.int64)
+    return tables.reshape(turns, values + 1, values)[:, :values].sum(0).astype(np.int64)
+
+
+@lru_cache(maxsize=1)
+def _turns(tables: int, size: int) -> Array:
+    """Return what to add to places in a table of `size`, so that pixels are counted into several tables in turn.
+
+    Raising a number that was raised just before would have to wait for it.
+    """
+    return np.resize((np.arange(tables) * size).astype(np.uint8), _CHUNK)
 
 
 def _count_on_device(truth: UInt8[Tensor, "k n"], found: UInt8[Tensor, "k n"], values: int) -> Array:
