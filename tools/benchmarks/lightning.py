@@ -2,7 +2,8 @@
 
 A small segmenter trains for one epoch on synthetic crops: once as `train` does it, with the Trainer, all callbacks of a
 run and its logging, and once in a loop of forward, loss, backward, clipping, optimizer and learning rate over the same
-batches. Both must have the same loss a few steps into the epoch. What is measured begins later, and ends before the
+batches. A bare Trainer, of the same step without callbacks and logging, shows what of it is Lightning's. All must have
+the same loss a few steps into the epoch. What is measured begins later, and ends before the
 epoch's end, where checkpoints are written. `tiny` is a network of next to no weights, so what is left is the run's own;
 `unet` has three million, which the run reads once more, to see that gradients are numbers. Averaging of weights is off:
 it is among the `parts`.
@@ -12,7 +13,7 @@ import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,18 +93,21 @@ class Clock(L.Callback):
 
 def comparisons(decoder: str, options: argparse.Namespace) -> Iterator[Comparison]:
     logging.getLogger("densenet_suite").addHandler(logging.NullHandler())  # a run then writes to its log alone
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         config = make_config(Path(folder), decoder, options.steps)
-        clocks = [Clock(options.steps), Clock(options.steps)]
-        ours, loop = partial(run_ours, config, clocks[0]), partial(run_loop, config, clocks[1])
+        clock = Clock(options.steps)
+        ours = partial(run_ours, config, clock)
 
-        def loop_side() -> Side:
-            return Side(loop, partial(same_loss, ours, loop, clocks))
+        def side(run_peer: Callable[[Config, Clock], float]) -> Side:
+            peer_clock = Clock(options.steps)
+            run = partial(run_peer, config, peer_clock)
+            return Side(run, partial(same_loss, ours, run, (clock, peer_clock)))
 
         yield Comparison(
             f"{decoder}, {options.steps} training steps",
             Side(ours),
-            {"loop in PyTorch": loop_side},
+            {"loop in PyTorch": partial(side, run_loop), "bare Trainer": partial(side, run_bare)},
             items=options.steps,
             seconds=lambda run, calls: run(),  # both know themselves when to look at the clock
             beyond=True,
@@ -141,11 +145,8 @@ def run_ours(config: Config, clock: Clock) -> float:
 
 def run_loop(config: Any, clock: Clock) -> float:
     """Train in a loop; return the CPU seconds of the measured steps."""
-    data = SEGMENTATION.data(config, None)
-    torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
-    task = SEGMENTATION.task(config, data)
-    model = task.model.to(memory_format=torch.channels_last).train()
-    loader = data.train_dataloader()
+    task, loader = parts(config)
+    model = task.model.train()
     optimizer = task.recipe.build(model, config.train.batch_size)
     rates = [group["lr"] for group in optimizer.param_groups]
     for index, batch in enumerate(loader):
@@ -161,9 +162,56 @@ def run_loop(config: Any, clock: Clock) -> float:
     return clock.seconds
 
 
-def same_loss(ours: Any, loop: Any, clocks: list[Clock]) -> None:
+def run_bare(config: Any, clock: Clock) -> float:
+    """Train by Lightning's Trainer with nothing of this package's around the step; return the CPU seconds."""
+    task, loader = parts(config)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        gradient_clip_val=config.train.clip,
+        callbacks=[clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(BareModule(task, len(loader), config.train.batch_size), loader)
+    return clock.seconds
+
+
+class BareModule(L.LightningModule):
+    """A step of the same network, loss, optimizer and learning rate, and no more."""
+
+    def __init__(self, task: Any, steps: int, batch: int):
+        super().__init__()
+        self.model, self.loss, self.recipe = task.model, task.loss, task.recipe
+        self.steps, self.batch = steps, batch
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        """Return the loss."""
+        return segmentation_loss(self.model(batch.images), batch.masks, self.loss).total
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
+        optimizer = self.recipe.build(self.model, self.batch)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.recipe.factor(step, self.steps, self.steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def parts(config: Any) -> tuple[Any, Any]:
+    """Return what a run trains, in the layout of memory that it has there, and its batches."""
+    data = SEGMENTATION.data(config, None)
+    torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
+    task = SEGMENTATION.task(config, data)
+    task.model.to(memory_format=torch.channels_last)
+    return task, data.train_dataloader()
+
+
+def same_loss(ours: Any, peer: Any, clocks: tuple[Clock, Clock]) -> None:
     ours()
-    loop()
+    peer()
     found, expected = (clock.loss for clock in clocks)
     assert abs(found - expected) < 1e-3 * expected, f"the loss is {found:.6g}, and {expected:.6g} in the loop"
 
