@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 from densenet_suite.errors import ConfigError
 from densenet_suite.images import find_images
@@ -22,6 +22,14 @@ _OF_DETECTION = ("score_threshold", "max_detections")
 _OF_SEGMENTATION = ("tile", "overlap")
 
 
+class _How(NamedTuple):
+    """How a network runs."""
+
+    device: str
+    precision: Precision
+    cuda_graphs: bool
+
+
 def predict(
     run: str | Path,
     source: str | Path,
@@ -33,6 +41,7 @@ def predict(
     batch: int | None = None,
     device: str | None = None,
     precision: Precision = "float32",
+    cuda_graphs: bool = False,
 ) -> "Iterator[Prediction | Segmentation]":
     """Look at files with a trained model, lazily: a folder of any size needs the memory of one batch.
 
@@ -47,13 +56,15 @@ def predict(
         device: such as "cuda:1"; None for the best there is.
         precision: of the network: "float32", or "bfloat16", which is faster where the processor has it, and moves
             scores in their third digit.
+        cuda_graphs: launch the network on the GPU at once, which is faster for small batches of one size.
 
     Yields:
         a Prediction or a Segmentation for each file, in sorted order, and for each slice of a volume. A Segmentation
         computes when it is asked for its rows or its mask.
 
     Raises:
-        ConfigError: there is no trained model, an argument is of the other task, or the precision is neither.
+        ConfigError: there is no trained model, an argument is of the other task, the precision is neither, or there
+            is no GPU for CUDA graphs.
         DataError: there are no pictures; or, after all others have been yielded, some could not be read.
     """
     path = model_file(run)
@@ -66,11 +77,16 @@ def predict(
         raise ConfigError(f"score_threshold is {score_threshold}, a score is between 0 and 1")
     if precision not in get_args(Precision):
         raise ConfigError(f"precision is {precision!r}, it is one of {', '.join(get_args(Precision))}")
+    how = _How(_device(device), precision, cuda_graphs)
+    if cuda_graphs and not how.device.startswith("cuda"):
+        raise ConfigError(
+            f"CUDA graphs need a GPU of NVIDIA's, and this is to run on {how.device}", hint="leave cuda_graphs out"
+        )
     files = find_images(source) if task == "detection" else find_scenes(source)
     if task == "detection":
         threshold = 0.3 if score_threshold is None else score_threshold
-        return _detections(path, files, threshold, max_detections or 100, batch or 8, device, precision)
-    return _segmentations(path, files, tile or 512, overlap, batch, device, precision)
+        return _detections(path, files, threshold, max_detections or 100, batch or 8, how)
+    return _segmentations(path, files, tile or 512, overlap, batch, how)
 
 
 def save_results(
@@ -122,8 +138,7 @@ def _detections(
     score_threshold: float,
     max_detections: int,
     batch: int,
-    device: str | None,
-    precision: Precision,
+    how: _How,
 ) -> "Iterator[Prediction]":
     from densenet_suite.detection.build import load_model
     from densenet_suite.detection.postprocess import Postprocess
@@ -132,7 +147,7 @@ def _detections(
     model, card = load_model(path)
     height, width = card["input_size"]
     chosen = Postprocess(score_threshold=score_threshold, max_detections=max_detections)
-    yield from Predictor(_fused(model, precision), (height, width), chosen, _device(device), batch)(files)
+    yield from Predictor(_prepared(model, how), (height, width), chosen, how.device, batch)(files)
 
 
 def _segmentations(
@@ -141,30 +156,30 @@ def _segmentations(
     tile: int,
     overlap: int | None,
     batch: int | None,
-    device: str | None,
-    precision: Precision,
+    how: _How,
 ) -> "Iterator[Segmentation]":
     from densenet_suite.segmentation.build import load_model
     from densenet_suite.segmentation.prediction import SegmentationPredictor
 
     model, card = load_model(path)
-    where = _device(device)
     yield from SegmentationPredictor(
-        _fused(model, precision),
+        _prepared(model, how),
         tile=(tile, tile),
         overlap=tile // 4 if overlap is None else overlap,
         scale=card["scale"],
-        device=where,
-        batch=batch or (1 if where == "cpu" else 4),
+        device=how.device,
+        batch=batch or (1 if how.device == "cpu" else 4),
     )(files)
 
 
-def _fused(model: Model, precision: Precision) -> Model:
+def _prepared(model: Model, how: _How) -> Model:
     import torch
 
+    from densenet_suite.cuda_graphs import replay_
     from densenet_suite.fusing import fuse
 
-    return fuse(model, {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision])
+    fused = fuse(model, {"float32": torch.float32, "bfloat16": torch.bfloat16}[how.precision])
+    return replay_(fused) if how.cuda_graphs else fused
 
 
 def _device(named: str | None) -> str:

@@ -179,6 +179,12 @@ def test_half_precision_is_that_of_the_whole_network(trained_run, photos: Path) 
         assert (a.scores != c.scores).any()
 
 
+def test_cuda_graphs_are_refused_where_there_is_no_gpu(trained_run, photos: Path) -> None:
+    with pytest.raises(ConfigError, match="CUDA graphs need a GPU of NVIDIA's, and this is to run on cpu"):
+        predict(trained_run.dir, photos, device="cpu", cuda_graphs=True)
+    assert run("predict", trained_run.dir, photos, "--device", "cpu", "--cuda-graphs") != 0
+
+
 def test_an_unknown_precision_is_refused_before_anything_is_read(trained_run, photos: Path) -> None:
     with pytest.raises(ConfigError, match="precision is 'half', it is one of float32, bfloat16"):
         predict(trained_run.dir, photos, precision="half")

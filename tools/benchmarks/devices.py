@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from benchmarks.counting import kernels
 from benchmarks.measuring import Work, child_seconds, cpu_seconds
+from densenet_suite.cuda_graphs import capture
 
 _WARM_SECONDS = 0.2  # of work before a measurement, after which a GPU runs at its full clock
-_WARM_CALLS = 3  # before a graph is captured, so that libraries have chosen their kernels
 
 
 def add_device_options(parser: argparse.ArgumentParser, *, graph: bool) -> None:
@@ -80,7 +80,7 @@ def prepared(network: Callable[[Tensor], Any], images: Tensor, mode: str) -> tup
     """
     if mode == "compiled":
         return _compiled(network, images)
-    return _Network(_captured(network, images) if mode == "graph" else network), {}
+    return _Network(capture(network, images) if mode == "graph" else network), {}
 
 
 class _Network(nn.Module):
@@ -92,25 +92,6 @@ class _Network(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         return self.function(images)
-
-
-def _captured(network: Callable[[Tensor], Any], images: Tensor) -> Callable[[Tensor], Any]:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_CALLS):
-            network(images)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = network(images)
-
-    def replay(given: Tensor) -> Any:
-        assert given is images, "a graph reads the images that it was captured with"
-        graph.replay()
-        return outputs
-
-    return replay
 
 
 def _compiled(network: Callable[[Tensor], Any], images: Tensor) -> tuple[nn.Module, Mapping[str, float]]:
