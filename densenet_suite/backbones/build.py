@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from densenet_suite.backbones.bands import check_bands
 from densenet_suite.backbones.base import Backbone, BackboneCard, check_levels
 from densenet_suite.backbones.efficientnet import EfficientNet
 from densenet_suite.backbones.published import fetch_imagenet
@@ -17,7 +18,6 @@ from densenet_suite.backbones.timm_adapter import TimmBackbone, pixel_statistics
 from densenet_suite.backbones.variants import CUSTOM, check_backbone_name, efficientnet_spec
 from densenet_suite.backbones.weights import (
     WeightSource,
-    check_bands,
     load_efficientnet,
     load_timm,
     read_source,

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from densenet_suite.backbones.efficientnet import EfficientNet
 from densenet_suite.backbones.keras_h5 import KERAS_SUFFIXES
 from densenet_suite.backbones.scaling import EfficientNetSpec
+from densenet_suite.backbones.schemes import SCHEMES
 from densenet_suite.backbones.timm_adapter import TimmBackbone
-from densenet_suite.backbones.weights import SCHEMES, WeightSource, load_efficientnet, load_timm, recognize, spec_for
+from densenet_suite.backbones.weights import WeightSource, load_efficientnet, load_timm, recognize, spec_for
 from densenet_suite.errors import ConfigError
 from densenet_suite.modelfile import read_card
 from densenet_suite.segmentation.model import Segmenter

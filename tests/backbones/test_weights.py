@@ -4,12 +4,14 @@ import jaxtyping
 import pytest
 import torch
 from backbone_peers import farthest, live_timm_features, saved
-from peers import apart, randomize
+from peers import randomize
 from safetensors.torch import save_file
 
 from densenet_suite import ConfigError, create_backbone
 from densenet_suite.backbones.keras_h5 import write_keras_h5
-from densenet_suite.backbones.weights import SCHEMES, adapt_bands, default_bands, export_tensors, recognize
+from densenet_suite.backbones.schemes import SCHEMES
+from densenet_suite.backbones.weights import export_tensors, recognize
+from densenet_suite.preprocess import default_bands
 
 TINY = "efficientnet(width=0.25, depth=0.25)"
 RGB = ("red", "green", "blue")
@@ -257,14 +259,3 @@ def test_bands_that_are_not_said_are_grey_below_three_and_rgb_and_new_above(in_c
 def test_wrong_bands_are_refused_with_and_without_weights(bands, message):
     with pytest.raises(ConfigError, match=message):
         create_backbone(TINY, 4, bands=bands)
-
-
-def test_weights_for_other_bands_than_rgb_are_refused():
-    with pytest.raises(ConfigError, match=r"weights are for 4 bands, the network takes 5  \(a file\)"):
-        adapt_bands(torch.zeros(8, 4, 3, 3), 5, None, "a file")
-
-
-def test_the_sum_of_a_kernel_over_grey_bands_is_kept():
-    weight = torch.randn(8, 3, 3, 3)
-    adapted = adapt_bands(weight, 3, ("grey", "grey", "grey"))
-    assert apart(adapted.sum(1), weight.sum(1)) < 1e-6

@@ -10,8 +10,8 @@ from peers import randomize
 
 from densenet_suite import create_backbone
 from densenet_suite.backbones.efficientnet import EfficientNet
+from densenet_suite.backbones.schemes import SCHEMES, foreign_names
 from densenet_suite.backbones.variants import PUBLISHED
-from densenet_suite.backbones.weights import SCHEMES, foreign_names
 
 PEERS = {f"efficientnet_{size}": f"efficientnet-{size}" for size in [*(f"b{i}" for i in range(9)), "l2"]}
 

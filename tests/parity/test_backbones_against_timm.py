@@ -18,8 +18,8 @@ from peers import apart, randomize
 
 from densenet_suite import create_backbone
 from densenet_suite.backbones.efficientnet import EfficientNet
+from densenet_suite.backbones.schemes import SCHEMES, foreign_names
 from densenet_suite.backbones.variants import PUBLISHED
-from densenet_suite.backbones.weights import SCHEMES, foreign_names
 
 TOO_LARGE = ("_b5", "_b6", "_b7", "_b8", "_l2", "v2_l", "v2_xl")
 RUN = [name for name in PUBLISHED if not name.endswith(TOO_LARGE)]

@@ -10,8 +10,9 @@ from torch import nn
 
 from densenet_suite import create_backbone
 from densenet_suite.backbones.efficientnet import EfficientNet
+from densenet_suite.backbones.schemes import SCHEMES, foreign_names
 from densenet_suite.backbones.variants import PUBLISHED
-from densenet_suite.backbones.weights import SCHEMES, WeightSource, foreign_names, spec_for
+from densenet_suite.backbones.weights import WeightSource, spec_for
 
 PEERS = {f"efficientnet_b{i}": f"efficientnet_b{i}" for i in range(8)} | {
     f"efficientnetv2_{size}": f"efficientnet_v2_{size}" for size in "sml"
