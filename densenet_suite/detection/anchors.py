@@ -58,29 +58,23 @@ def _computed(
     device: torch.device | str,
 ) -> Float[Tensor, "n 4"]:
     # double precision, as in the original: single would differ from it in the last bit
-    working = "cpu" if torch.device(device).type == "mps" else device
+    working = torch.device("cpu" if torch.device(device).type == "mps" else device)
+    shapes = [(scale * 2 ** (octave / OCTAVES), *aspect) for octave in range(OCTAVES) for aspect in aspects]
+    sides, widths, heights = (
+        torch.tensor(numbers, dtype=torch.float64, device=working) for numbers in zip(*shapes, strict=True)
+    )
     levels = []
     for rows, columns in feature_sizes:
         y, stride_y = _centres(image_size[0], rows, working)
         x, stride_x = _centres(image_size[1], columns, working)
-        shapes = []
-        for octave in range(OCTAVES):
-            side = scale * 2 ** (octave / OCTAVES)
-            for width, height in aspects:
-                half_x, half_y = side * stride_x * width / 2, side * stride_y * height / 2
-                left, right = (x - half_x)[None, :], (x + half_x)[None, :]
-                top, bottom = (y - half_y)[:, None], (y + half_y)[:, None]
-                shapes.append(torch.stack(_broadcast(left, top, right, bottom), -1))
-        levels.append(torch.stack(shapes, 2).reshape(-1, 4))
+        half_y, half_x = sides * stride_y * heights / 2, sides * stride_x * widths / 2
+        y, x = y[:, None, None], x[None, :, None]
+        box = torch.broadcast_tensors(x - half_x, y - half_y, x + half_x, y + half_y)
+        levels.append(torch.stack(box, -1).reshape(-1, 4))
     return torch.cat(levels).float().to(device)
 
 
-def _broadcast(*sides: Tensor) -> list[Tensor]:
-    shape = torch.broadcast_shapes(*(side.shape for side in sides))
-    return [side.expand(shape) for side in sides]
-
-
-def _centres(pixels: int, cells: int, device: torch.device | str) -> tuple[Float[Tensor, " n"], float]:
+def _centres(pixels: int, cells: int, device: torch.device) -> tuple[Float[Tensor, " n"], float]:
     stride = pixels / cells
     first = stride / 2
     step = first + stride - first  # what NumPy's arange takes, to the last bit
