@@ -187,7 +187,8 @@ def _count_two(truth: Array, found: Array, values: int) -> Array:
 
 def _count_any(truth: Array, found: Array, values: int) -> Array:
     """Return [values values]; what of a place in the table fits into 8 bits is computed, the rest looked up."""
-    places = cv2.min(truth, values).ravel()  # the last row, of what is no class, is cut off
+    _, places = cv2.threshold(truth, values, 0, cv2.THRESH_TRUNC)  # the last row, of what is no class, is cut off
+    places = places.ravel()
     channels, sizes = [places], [values + 1]
     if 2 * (values + 1) * values <= 256:
         places *= np.uint8(values)
@@ -197,7 +198,7 @@ def _count_any(truth: Array, found: Array, values: int) -> Array:
         channels.append(found)
         sizes.append(values)
     turns = min(8, 256 // sizes[0])
-    places += _turns(turns, sizes[0])[: len(places)]
+    places += _turns(turns, sizes[0], _CHUNK)[: len(places)]
     sizes[0] *= turns
     ranges = [bound for size in sizes for bound in (0, size)]
     tables = cv2.calcHist(channels, range(len(channels)), None, sizes, ranges)
@@ -206,12 +207,12 @@ def _count_any(truth: Array, found: Array, values: int) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _turns(tables: int, size: int) -> Array:
+def _turns(tables: int, size: int, pixels: int) -> Array:
     """Return what to add to places in a table of `size`, so that pixels are counted into several tables in turn.
 
     Raising a number that was raised just before would have to wait for it.
     """
-    return np.resize((np.arange(tables) * size).astype(np.uint8), _CHUNK)
+    return np.resize((np.arange(tables) * size).astype(np.uint8), pixels)
 
 
 def _count_on_device(truth: UInt8[Tensor, "k n"], found: UInt8[Tensor, "k n"], values: int) -> Array:

@@ -180,7 +180,7 @@ def test_as_many_classes_as_a_mask_holds_are_counted():
     np.testing.assert_array_equal(scores.confusion, np.eye(255))
 
 
-@pytest.mark.parametrize("k", [2, 3, 6, 19])
+@pytest.mark.parametrize("k", [2, 3, 6, 10, 11, 19])
 def test_each_image_is_counted_like_torchmetrics(k):
     found, truth = masks(k, (3, 65, 47))
     for f, t in zip(found, truth, strict=True):
@@ -194,7 +194,7 @@ def test_masks_may_be_views():
     np.testing.assert_array_equal(score(found[..., ::2], truth[..., ::2], 4).confusion, expected.confusion)
 
 
-@pytest.mark.parametrize("values", [2, 3, 19, 254, 255])
+@pytest.mark.parametrize("values", [2, 3, 10, 11, 19, 254, 255])
 def test_other_devices_count_as_the_cpu_does(values, monkeypatch):
     monkeypatch.setattr(metric_module, "_CHUNK", 500)
     found, truth = (mask.flatten(1) for mask in masks(values))
