@@ -1,7 +1,7 @@
 """Convolutions and what follows them as one step of oneDNN: on a CPU, where nothing is learned.
 
 An activation or an addition of its own reads and writes the whole map again. The operators are those that torch.compile
-uses. Elsewhere each function computes what it says in PyTorch's steps, to the same bit.
+uses. Elsewhere each function computes what it says in PyTorch's steps.
 """
 
 from typing import Literal
