@@ -84,13 +84,12 @@ class UnetBlock(Fusible):
         weight, bias, act = _with_norm(self.conv1, self.norm1)
         twice = size[0] == 2 * x.shape[-2] and size[1] == 2 * x.shape[-1]
         if twice and self.gate1 is None:
-            kernel = self.fixed_kernel
-            if kernel is None:
-                kernel = upsampling_kernel(weight[:, : self.inputs])
+            of_map, of_skip = weight.split((self.inputs, weight.shape[1] - self.inputs), 1)
+            kernel = upsampling_kernel(of_map) if self.fixed_kernel is None else self.fixed_kernel
             if skip is None:
                 y = doubled(x, kernel, bias, act)
             else:
-                y = convolved_onto_(doubled(x, kernel, bias, "none"), skip, weight[:, self.inputs :], act)
+                y = convolved_onto_(doubled(x, kernel, bias, "none"), skip, of_skip, act)
         else:
             joined = F.interpolate(x, (size[0], size[1]), mode="nearest")
             if skip is not None:
