@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import DamagedImageError, ImageRecord
+from densenet_suite.image_opening import DamagedImageError, ImageRecord
 
 _READERS = 8
 

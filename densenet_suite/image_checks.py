@@ -18,7 +18,7 @@ from densenet_suite.archives.members import open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.geo.footprints import footprint, overlaps
-from densenet_suite.images import ImageRecord, open_image, read_header
+from densenet_suite.image_opening import ImageRecord, open_image, read_header
 from densenet_suite.picture_likeness import SIDE, Likeness, near_copies
 from densenet_suite.rasters import is_raster, open_raster, read_thumbnail
 from densenet_suite.tiles import Window

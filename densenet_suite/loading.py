@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.errors import DataError, SuiteError
-from densenet_suite.images import DamagedImageError
+from densenet_suite.image_opening import DamagedImageError
 from densenet_suite.sampling import SampleKey, Stream, derive_seed
 
 WORKER_TIMEOUT = 600  # seconds without a batch after which a worker is taken to hang

@@ -22,7 +22,8 @@ from PIL import Image
 from densenet_suite.archives.members import member_of, open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import IMAGE_SUFFIXES, ImageRecord, open_image
+from densenet_suite.image_opening import ImageRecord, open_image
+from densenet_suite.images import IMAGE_SUFFIXES
 from densenet_suite.rasters import open_raster, read_raster
 from densenet_suite.volumes.scenes import is_volume
 from densenet_suite.volumes.voxels import VOLUME_ENDINGS, ending_of, file_of, parse_slice

@@ -21,7 +21,8 @@ from PIL import Image
 from densenet_suite.archives.members import open_binary
 from densenet_suite.errors import DataError, MissingExtraError
 from densenet_suite.geo.geotiff import Georeference, describe_geotiff, open_geotiff, reading
-from densenet_suite.images import MAX_PIXELS, PILLOW_ERRORS, ImageRecord, read_deep_png, read_header, read_image
+from densenet_suite.image_opening import MAX_PIXELS, PILLOW_ERRORS, ImageRecord, read_header
+from densenet_suite.images import read_deep_png, read_image
 from densenet_suite.installed import is_installed
 from densenet_suite.reader_warnings import without_reader_warnings
 from densenet_suite.tiles import Window

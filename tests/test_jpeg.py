@@ -6,7 +6,8 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from densenet_suite.errors import DataError
-from densenet_suite.images import DamagedImageError, read_header, read_image, read_pixels
+from densenet_suite.image_opening import DamagedImageError, read_header
+from densenet_suite.images import read_image, read_pixels
 from densenet_suite.jpeg import decode_jpeg, plain_header, reduction
 
 KINDS = {

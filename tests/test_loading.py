@@ -10,7 +10,7 @@ import pytest
 
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.errors import DataError, SuiteError
-from densenet_suite.images import DamagedImageError
+from densenet_suite.image_opening import DamagedImageError
 from densenet_suite.loading import READING, Loader, SampleError, Samples, plain_worker_errors
 from densenet_suite.sampling import EpochSampler, SampleKey, SequentialShard
 

@@ -17,7 +17,8 @@ from densenet_suite.detection.structures import ClassTable
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
 from densenet_suite.headers import read_headers
-from densenet_suite.images import IMAGE_SUFFIXES, ImageRecord, check_depth, read_header
+from densenet_suite.image_opening import ImageRecord, check_depth, read_header
+from densenet_suite.images import IMAGE_SUFFIXES
 from densenet_suite.registry import did_you_mean
 
 _BEYOND_PICTURES = 1e9  # pixels; squares of larger numbers lose their meaning, and at last are infinite

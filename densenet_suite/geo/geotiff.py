@@ -12,7 +12,7 @@ import numpy as np
 
 from densenet_suite.archives.members import member_of
 from densenet_suite.errors import DataError
-from densenet_suite.images import DamagedImageError, ImageRecord
+from densenet_suite.image_opening import DamagedImageError, ImageRecord
 from densenet_suite.reader_warnings import without_reader_warnings
 
 Array = np.ndarray[Any, Any]

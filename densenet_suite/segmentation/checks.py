@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from densenet_suite.errors import DataError
-from densenet_suite.images import open_image
+from densenet_suite.image_opening import open_image
 from densenet_suite.segmentation.datasets import LabelledScene, SegmentationSet
 from densenet_suite.segmentation.masks import FileMask
 from densenet_suite.segmentation.structures import IGNORE

@@ -17,7 +17,7 @@ from pycocotools import mask as coco
 
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import DamagedImageError
+from densenet_suite.image_opening import DamagedImageError
 from densenet_suite.registry import did_you_mean
 from densenet_suite.segmentation.layout import CocoFile
 from densenet_suite.segmentation.masks import DecodedMask

@@ -14,7 +14,7 @@ from PIL import Image
 
 from densenet_suite.drawing import displayable, draw_mask
 from densenet_suite.errors import DataError
-from densenet_suite.images import check_depth
+from densenet_suite.image_opening import check_depth
 from densenet_suite.rasters import Pixels, Raster, check_bands, open_raster, read_thumbnail, with_bands
 from densenet_suite.segmentation.model import Segmenter
 from densenet_suite.segmentation.scenes import OVERLAP, TILE, Rows, plan_tiles, segment_scene

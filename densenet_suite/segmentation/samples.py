@@ -20,7 +20,8 @@ from densenet_suite.batch import image_tensor, stack_images
 from densenet_suite.damaged import DamagedImages
 from densenet_suite.errors import DataError
 from densenet_suite.geometry import resize
-from densenet_suite.images import DamagedImageError, read_cached
+from densenet_suite.image_opening import DamagedImageError
+from densenet_suite.images import read_cached
 from densenet_suite.loading import AUGMENTING, READING, READING_MASK, Samples
 from densenet_suite.pixel_cache import PixelCache
 from densenet_suite.preprocess import Normalization

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from densenet_suite.archives.members import open_binary
 from densenet_suite.errors import DataError
 from densenet_suite.findings import FaultError
-from densenet_suite.images import ImageRecord, open_image, read_header
+from densenet_suite.image_opening import ImageRecord, open_image, read_header
 from densenet_suite.rasters import is_raster, open_raster, read_raster
 from densenet_suite.volumes.scenes import is_volume
 

@@ -12,7 +12,7 @@ from densenet_suite.detection.anchor_coverage import object_sides
 from densenet_suite.detection.box_table import BoxTable
 from densenet_suite.detection.datasets import DetectionSet
 from densenet_suite.files import write_json
-from densenet_suite.images import read_header
+from densenet_suite.image_opening import read_header
 from densenet_suite.moments import Moments, image_moments
 from densenet_suite.report.data_figures import plot_classes, plot_counts, plot_sides, plot_sizes
 from densenet_suite.verbs.dataset import open_dataset

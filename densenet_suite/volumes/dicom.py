@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from densenet_suite.errors import DataError
-from densenet_suite.images import MAX_PIXELS
+from densenet_suite.image_opening import MAX_PIXELS
 
 Array = np.ndarray[Any, Any]
 

@@ -11,7 +11,8 @@ from PIL import Image
 from densenet_suite.archives.members import file_size, member_of, open_binary, scan, shard_groups
 from densenet_suite.archives.writing import ArchiveWriter
 from densenet_suite.errors import DataError
-from densenet_suite.images import read_header, read_image
+from densenet_suite.image_opening import read_header
+from densenet_suite.images import read_image
 from densenet_suite.rasters import read_raster
 
 

@@ -32,7 +32,8 @@ from densenet_suite.detection.shards import read_shards
 from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import ConfigError, DataError, SuiteError
-from densenet_suite.images import read_header, read_pixels
+from densenet_suite.image_opening import read_header
+from densenet_suite.images import read_pixels
 from densenet_suite.rasters import read_raster
 from densenet_suite.segmentation import layout as mask_layout
 from densenet_suite.segmentation.datasets import SegmentationSet

@@ -25,7 +25,8 @@ from densenet_suite.detection.shards import read_shards
 from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.errors import DataError
 from densenet_suite.findings import Findings
-from densenet_suite.images import open_image, read_header, read_image
+from densenet_suite.image_opening import open_image, read_header
+from densenet_suite.images import read_image
 from densenet_suite.rasters import read_raster
 from densenet_suite.reader_warnings import without_reader_warnings
 from densenet_suite.segmentation.discover import find_codec

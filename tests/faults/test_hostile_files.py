@@ -22,7 +22,8 @@ from densenet_suite.detection.voc_xml import read_voc
 from densenet_suite.detection.yolo_txt import read_yolo
 from densenet_suite.detection.yolo_yaml import load_data_yaml
 from densenet_suite.errors import ConfigError, DataError
-from densenet_suite.images import read_header, read_image
+from densenet_suite.image_opening import read_header
+from densenet_suite.images import read_image
 from densenet_suite.rasters import read_raster
 from densenet_suite.segmentation.pair_table import read_table
 from densenet_suite.segmentation.scene_files import read_raw_mask
@@ -32,7 +33,8 @@ _READ = """
 import json, resource, sys
 from pathlib import Path
 from densenet_suite.errors import DataError
-from densenet_suite.images import read_header, read_image
+from densenet_suite.image_opening import read_header
+from densenet_suite.images import read_image
 from densenet_suite.rasters import read_raster
 from densenet_suite.segmentation.scene_files import read_raw_mask
 

@@ -7,7 +7,7 @@ import rasterio
 from PIL import Image
 
 from densenet_suite.errors import ConfigError, DataError
-from densenet_suite.images import ImageRecord
+from densenet_suite.image_opening import ImageRecord
 from densenet_suite.rasters import Pixels, Raster, open_raster
 from densenet_suite.segmentation.prediction import Segmentation
 from densenet_suite.segmentation.prediction_files import OUTPUTS, save_segmentations
