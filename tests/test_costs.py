@@ -4,6 +4,7 @@ The bounds are a little above what is reached, so that a gain that is lost is no
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jaxtyping
@@ -18,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from densenet_suite import create_detector, create_segmenter, fuse, layers
 from densenet_suite.detection.loss import detection_loss
+from densenet_suite.segmentation.loss import segmentation_loss
+from densenet_suite.segmentation.loss_terms import LossTerm
 
 SIZE, BATCH, CLASSES = 128, 2, 90
 
@@ -99,6 +102,28 @@ def test_a_training_step_has_fewer_operations_than_effdets(monkeypatch):
     sides[0]()  # anchors are made once
     ours, theirs = (operations(lambda side=side: side().backward()) for side in sides)
     assert ours < 0.93 * theirs
+
+
+def detection_step():
+    model = create_detector("efficientdet_d0", num_classes=CLASSES).train().to("meta")
+    boxes, labels = (values.to("meta") for values in objects())
+    return model, lambda images: detection_loss(model(images), boxes, labels).total
+
+
+def segmentation_step():
+    model = create_segmenter("unet", backbone="efficientnet_b0", num_classes=3).train().to("meta")
+    masks = torch.empty(BATCH, SIZE, SIZE, dtype=torch.uint8, device="meta")
+    terms = [LossTerm(name) for name in ("cross_entropy", "focal", "dice", "tversky", "lovasz")]
+    return model, lambda images: segmentation_loss(model(images), masks, terms).total
+
+
+@pytest.mark.parametrize("step", [detection_step, segmentation_step])
+def test_the_host_never_waits_for_what_a_device_computes_in_a_step(step, monkeypatch):
+    """On a device without values nothing can be asked for one. Of the losses only `boundary` computes on the host."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    model, loss = step()
+    loss(torch.empty(BATCH, 3, SIZE, SIZE, dtype=torch.uint8, device="meta")).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @torch.inference_mode()

@@ -3,12 +3,15 @@
 import json
 import math
 import shutil
+import traceback
+from collections import Counter
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from densenet_suite import ConfigError, DataError, Recipe, create_detector, resume, train
 from densenet_suite.config.load import load_config
@@ -67,6 +70,47 @@ def test_metrics_survive_a_resume_without_gaps_or_doubles(stopped_and_resumed: t
     whole, cut = (run.metrics_path.read_text() for run in stopped_and_resumed)
     assert cut == whole
     assert [row["epoch"] for row in read_metrics(stopped_and_resumed[1].metrics_path)] == ["1", "2", "3", "4"]
+
+
+class Waits(TorchDispatchMode):
+    """Counts where the host asks for a number, for which it waits where a device computes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ == "_local_scalar_dense":
+            files = (Path(frame.filename) for frame in reversed(traceback.extract_stack()))
+            self.places[next(file.stem for file in files if {"densenet_suite", "lightning"} & set(file.parts))] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class InSteps(L.Callback):
+    """Keeps what was counted from the first step of an epoch to the end of its last."""
+
+    def __init__(self, waits: Waits):
+        self.waits = waits
+        self.steps = 0
+        self.places: Counter[str] = Counter()
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if batch_idx == 0:
+            self.waits.places.clear()
+        self.steps += 1
+
+    def on_validation_start(self, trainer, pl_module) -> None:
+        if not trainer.sanity_checking:
+            self.places += self.waits.places
+
+
+@pytest.mark.parametrize("config", ["tiny_config", "tiny_segmenter_config"])
+def test_a_step_of_a_run_asks_for_three_numbers(request, config: str, tmp_path: Path) -> None:
+    """Whether the loss is finite, whether the gradients are, and the loss; nothing else, of the log above all."""
+    with Waits() as waits:
+        start(request.getfixturevalue(config), tmp_path, "train.epochs=2", callbacks=(counted := InSteps(waits),))
+    assert counted.steps == 6
+    assert counted.places == {"finite_steps": 3 * counted.steps}
 
 
 def test_the_log_goes_on_after_a_resume(stopped_and_resumed: tuple[Run, Run]) -> None:
