@@ -194,7 +194,8 @@ def with_act(conv: nn.Module, act: nn.Module) -> nn.Module:
     if isinstance(conv, SeparableConv):
         return nn.Sequential(conv.depthwise, with_act(conv.pointwise, act))
     assert isinstance(conv, nn.Conv2d)
-    return ConvAct(conv, act) if type(act) in ConvAct.STEPS else nn.Sequential(conv, act)
+    is_one_step = type(act) in ConvAct.STEPS and conv.dilation == (1, 1)
+    return ConvAct(conv, act) if is_one_step else nn.Sequential(conv, act)
 
 
 def recompute(block: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:

@@ -13,6 +13,7 @@ from densenet_suite.layers import (
     SqueezeExcite,
     activation,
     recompute,
+    with_act,
 )
 
 
@@ -113,3 +114,13 @@ def test_a_norm_keeps_its_momentum_when_recomputing_fails():
     with pytest.raises(ZeroDivisionError):
         y.sum().backward()
     assert block.norm.momentum == 0.3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("act", ["relu", "relu6", "silu"])
+def test_an_activation_joins_the_convolution_before_it(act, dilation):
+    conv, act = nn.Conv2d(4, 6, 3, padding=2, dilation=dilation), activation(act)
+    x = torch.randn(2, 4, 7, 8)
+    expected = act(conv(x))
+    assert apart(with_act(conv, act)(x), expected) < 1e-6

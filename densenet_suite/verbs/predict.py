@@ -25,7 +25,7 @@ _OF_SEGMENTATION = ("tile", "overlap")
 class _How(NamedTuple):
     """How a network runs."""
 
-    device: str
+    device: str | None
     precision: Precision
     cuda_graphs: bool
 
@@ -77,11 +77,11 @@ def predict(
         raise ConfigError(f"score_threshold is {score_threshold}, a score is between 0 and 1")
     if precision not in get_args(Precision):
         raise ConfigError(f"precision is {precision!r}, it is one of {', '.join(get_args(Precision))}")
-    how = _How(_device(device), precision, cuda_graphs)
-    if cuda_graphs and not how.device.startswith("cuda"):
+    if cuda_graphs and not (where := _device(device)).startswith("cuda"):
         raise ConfigError(
-            f"CUDA graphs need a GPU of NVIDIA's, and this is to run on {how.device}", hint="leave cuda_graphs out"
+            f"CUDA graphs need a GPU of NVIDIA's, and this is to run on {where}", hint="leave cuda_graphs out"
         )
+    how = _How(device, precision, cuda_graphs)
     files = find_images(source) if task == "detection" else find_scenes(source)
     if task == "detection":
         threshold = 0.3 if score_threshold is None else score_threshold
@@ -147,7 +147,7 @@ def _detections(
     model, card = load_model(path)
     height, width = card["input_size"]
     chosen = Postprocess(score_threshold=score_threshold, max_detections=max_detections)
-    yield from Predictor(_prepared(model, how), (height, width), chosen, how.device, batch)(files)
+    yield from Predictor(_prepared(model, how), (height, width), chosen, _device(how.device), batch)(files)
 
 
 def _segmentations(
@@ -162,13 +162,14 @@ def _segmentations(
     from densenet_suite.segmentation.prediction import SegmentationPredictor
 
     model, card = load_model(path)
+    where = _device(how.device)
     yield from SegmentationPredictor(
         _prepared(model, how),
         tile=(tile, tile),
         overlap=tile // 4 if overlap is None else overlap,
         scale=card["scale"],
-        device=how.device,
-        batch=batch or (1 if how.device == "cpu" else 4),
+        device=where,
+        batch=batch or (1 if where == "cpu" else 4),
     )(files)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loaded import loaded_by
 from PIL import Image
 
 from densenet_suite import ConfigError, DataError, Postprocess, cli, fuse, load, predict
@@ -177,6 +178,10 @@ def test_half_precision_is_that_of_the_whole_network(trained_run, photos: Path) 
     for a, b, c in zip(half, whole, exact, strict=True):
         assert (a.scores == b.scores).all()
         assert (a.scores != c.scores).any()
+
+
+def test_a_folder_without_pictures_is_said_before_torch_is_loaded(trained_run, tmp_path: Path) -> None:
+    assert loaded_by(["predict", str(trained_run.dir), str(tmp_path)], ["torch"]) == (3, [])
 
 
 def test_cuda_graphs_are_refused_where_there_is_no_gpu(trained_run, photos: Path) -> None:
