@@ -3,7 +3,7 @@
 The map W x has several times the channels of x, and a norm reads it twice in each direction. But its mean and variance
 follow from the mean m and the covariance C of the few channels of x: they are W m and the diagonal of W C W^T. So the
 norm is multiplied into the kernel before the map is made, and what its gradient sums up over the map are products too.
-The covariance is taken in float64, which leaves the result nearer to the exact one than that of two steps is.
+The covariance is taken in float64, which leaves the result nearer to the exact one than that of three steps is.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def expanded(
 
 
 class _Expanded(torch.autograd.Function):
-    """Named as in the module's text: rows of x are cells; m, C; `normalised` is the kernel with the norm in it."""
+    """`mean` and `covariance` are m and C of the module's text, and `normalised` is the kernel with the norm in it."""
 
     @staticmethod
     def forward(

@@ -3,10 +3,10 @@
 A small segmenter trains for one epoch on synthetic crops: once as `train` does it, with the Trainer, all callbacks of a
 run and its logging, and once in a loop of forward, loss, backward, clipping, optimizer and learning rate over the same
 batches. A bare Trainer, of the same step without callbacks and logging, shows what of it is Lightning's. All must have
-the same loss a few steps into the epoch. What is measured begins later, and ends before the
-epoch's end, where checkpoints are written. `tiny` is a network of next to no weights, so what is left is the run's own;
-`unet` has three million, which the run reads once more, to see that gradients are numbers. Averaging of weights is off:
-it is among the `parts`.
+the same loss a few steps into the epoch. What is measured begins later, and ends before the epoch's end, where
+checkpoints are written. `tiny` is a network of next to no weights, so what is left is the run's own; `unet` has three
+million, which the run reads once more, to see that gradients are numbers. Averaging of weights is off: it is among the
+`parts`.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def run_ours(config: Config, clock: Clock) -> float:
 
 def run_loop(config: Any, clock: Clock) -> float:
     """Train in a loop; return the CPU seconds of the measured steps."""
-    task, loader = parts(config)
+    task, loader = task_and_batches(config)
     model = task.model.train()
     optimizer = task.recipe.build(model, config.train.batch_size)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -164,7 +164,7 @@ def run_loop(config: Any, clock: Clock) -> float:
 
 def run_bare(config: Any, clock: Clock) -> float:
     """Train by Lightning's Trainer with nothing of this package's around the step; return the CPU seconds."""
-    task, loader = parts(config)
+    task, loader = task_and_batches(config)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -200,7 +200,7 @@ class BareModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def parts(config: Any) -> tuple[Any, Any]:
+def task_and_batches(config: Any) -> tuple[Any, Any]:
     """Return what a run trains, in the layout of memory that it has there, and its batches."""
     data = SEGMENTATION.data(config, None)
     torch.manual_seed(derive_seed(config.seed, Stream.WEIGHTS))
