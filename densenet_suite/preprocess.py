@@ -82,16 +82,16 @@ class Preprocess(nn.Module):
     It computes in float32 for a network of half precision, which would round the pixels themselves.
     """
 
-    offset: Tensor
     scale: Tensor
+    shift: Tensor
     output: Tensor
 
     def __init__(self, normalization: Normalization):
         super().__init__()
         self.normalization = normalization
-        offset, scale = _affine(normalization.mean, normalization.std, normalization.value_range)
-        self.register_buffer("offset", offset, persistent=False)
+        scale, shift = _affine(normalization)
         self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("output", torch.empty(0), persistent=False)  # has the type of the network's weights
 
     def forward(self, images: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -100,23 +100,26 @@ class Preprocess(nn.Module):
         Raises:
             ValueError: the number of bands is not that of the statistics.
         """
-        if images.shape[1] != self.offset.shape[1]:
+        if images.shape[1] != self.scale.shape[1]:
             raise ValueError(
-                f"images have {images.shape[1]} bands, the model takes {self.offset.shape[1]}: "
+                f"images have {images.shape[1]} bands, the model takes {self.scale.shape[1]}: "
                 f"create it with in_channels={images.shape[1]}"
             )
-        return (images.to(self.offset.dtype) - self.offset).mul_(self.scale).to(self.output.dtype)
+        pixels = images.to(self.scale.dtype)
+        copy = None if images.is_floating_point() else pixels  # memory at hand is faster than new
+        return torch.addcmul(self.shift, pixels, self.scale, out=copy).to(self.output.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow the network to its device and type, and keep the digits of the statistics."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         precise = torch.promote_types(self.output.dtype, torch.float32)
-        statistics = _affine(self.normalization.mean, self.normalization.std, self.normalization.value_range)
-        self.offset, self.scale = (values.to(self.output.device, precise) for values in statistics)
+        self.scale, self.shift = (values.to(self.output.device, precise) for values in _affine(self.normalization))
         return self
 
 
-def _affine(mean: Sequence[float], std: Sequence[float], value_range: float) -> tuple[Tensor, Tensor]:
-    offset = torch.tensor(mean, dtype=torch.float64) * value_range
-    scale = 1 / (torch.tensor(std, dtype=torch.float64) * value_range)
-    return offset.float().view(1, -1, 1, 1), scale.float().view(1, -1, 1, 1)
+def _affine(normalization: Normalization) -> tuple[Tensor, Tensor]:
+    """Return what pixels are multiplied by, and what is added then: their mean becomes zero but for rounding."""
+    std = torch.tensor(normalization.std, dtype=torch.float64)
+    scale = 1 / (std * normalization.value_range)
+    shift = -torch.tensor(normalization.mean, dtype=torch.float64) / std
+    return scale.float().view(1, -1, 1, 1), shift.float().view(1, -1, 1, 1)

@@ -26,6 +26,14 @@ def test_pixels_of_any_depth_lie_within_the_range_of_their_file(dtype, value_ran
     assert result.flatten().tolist() == pytest.approx([-1, 1])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_images_stay_as_they_were(dtype):
+    images = torch.randint(0, 256, (1, 3, 4, 4)).to(dtype)
+    before = images.clone()
+    Preprocess(Normalization.imagenet())(images)
+    assert torch.equal(images, before)
+
+
 @pytest.mark.parametrize("bands", [1, 4])
 def test_images_of_other_bands_are_refused(bands):
     with pytest.raises(
@@ -57,7 +65,7 @@ def test_statistics_travel_beside_the_state_dict():
 
 
 def test_the_model_moves_them_to_its_device():
-    assert Preprocess(Normalization.imagenet()).to("meta").offset.device.type == "meta"
+    assert Preprocess(Normalization.imagenet()).to("meta").scale.device.type == "meta"
 
 
 @pytest.mark.parametrize(
