@@ -5,22 +5,24 @@ puts it together from a name.
 """
 
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from densenet_suite.backbones.base import Backbone
 from densenet_suite.bifpn import BiFPN
 from densenet_suite.detection.anchors import anchor_boxes
 from densenet_suite.detection.heads import PRIOR_BIAS, PredictionHead
+from densenet_suite.detection.packed_heads import PackedHeads, is_quicker
 from densenet_suite.detection.structures import ClassTable, RawDetections
 from densenet_suite.detection.variants import DetectorSpec
 from densenet_suite.errors import ConfigError
+from densenet_suite.fusing import Fusible
 from densenet_suite.layers import Norm
 from densenet_suite.preprocess import Preprocess
 
 NORM = Norm(eps=1e-3, momentum=0.01)  # TensorFlow's
 
 
-class EfficientDet(nn.Module):
+class EfficientDet(Fusible):
     """A detector from pixel values to raw detections.
 
     Args:
@@ -57,6 +59,7 @@ class EfficientDet(nn.Module):
         )
         self.class_head = self._head(len(classes), bias=PRIOR_BIAS)
         self.box_head = self._head(4, bias=0.0)
+        self.packed_heads: PackedHeads | None = None  # of a fused network
 
     def forward(self, images: Shaped[Tensor, "b c h w"]) -> RawDetections:
         """Detect in images of pixel values (0..255 for 8 bits), any dtype, any height and width."""
@@ -73,12 +76,20 @@ class EfficientDet(nn.Module):
             self.spec.aspects,
             images.device,
         )
-        return RawDetections(self.class_head(pyramid), self.box_head(pyramid), anchors)
+        if self.packed_heads is not None and is_quicker(pyramid):
+            logits, deltas = self.packed_heads(pyramid)
+        else:
+            logits, deltas = self.class_head(pyramid), self.box_head(pyramid)
+        return RawDetections(logits, deltas, anchors)
 
     def pyramid(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return what the heads read of images that are normalised already, fine to coarse."""
         features = dict(zip(self.backbone.strides, self.backbone(images), strict=True))
         return self.bifpn([features[stride] for stride in self.strides])
+
+    def fuse_(self) -> None:
+        """Keep the heads in the form for GPUs too; the parts fuse themselves."""
+        self.packed_heads = PackedHeads([self.class_head, self.box_head])
 
     def _head(self, outputs: int, bias: float) -> PredictionHead:
         spec = self.spec

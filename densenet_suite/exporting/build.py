@@ -97,6 +97,7 @@ def export_network(model: EfficientDet | Segmenter, plan: ExportPlan, version: s
 def _network(fused: EfficientDet | Segmenter, plan: ExportPlan) -> Exported:
     if isinstance(fused, Segmenter):
         return ExportedSegmenter(fused)
+    fused.packed_heads = None  # a program has all weights of its network, in use or not
     detector = ExportedDetector(fused, plan.inputs.size)
     if plan.postprocess is None:
         return detector

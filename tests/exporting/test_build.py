@@ -121,6 +121,7 @@ def test_a_program_of_torch_holds_its_card() -> None:
     content, files = exported(model, "torch"), {CARD: ""}
     assert str(Path(build.__file__).parents[1]).encode() not in content  # torch notes where our code stands
     program = torch.export.load(io.BytesIO(content), extra_files=files)
+    assert not [name for name in program.state_dict if "packed" in name]
     assert_answers(dict(zip(("boxes", "scores"), program.module()(images), strict=True)), model, images)
     card = json.loads(files[CARD])
     assert card["names"] == ["class 1", "class 2", "class 3"]
