@@ -1,10 +1,14 @@
-"""Steps whose loss or gradient is not finite: nothing is learned from them, and the log says where they come from."""
+"""Steps whose loss or gradient is not finite: nothing is learned from them, and the log says where they come from.
 
+Losses and gradients are looked at together, once in a step: it is the only time that the host waits for the device.
+"""
+
+import math
 import statistics
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -19,6 +23,14 @@ _HINT = (
     "look at these files and their labels; if they are sound, lower train.optimizer.lr or train.clip. "
     "The last checkpoint is from before this"
 )
+
+
+class Seen(NamedTuple):
+    """A batch of the step that is under way, by its number in the epoch, and its share of the step's loss."""
+
+    batch: Any
+    number: int
+    loss: Tensor
 
 
 class FiniteSteps(L.Callback):
@@ -42,11 +54,11 @@ class FiniteSteps(L.Callback):
         self.weights = weights
         self.means = means
         self.faults = faults
+        self.spikes = LossSpikes(faults)
         self._batch: Any = None
         self._batch_idx = 0
+        self._seen: list[Seen] = []
         self._in_a_row = 0
-        self._fault: SuiteError | None = None
-        self._batches = 0
         self._parameters: dict[str, nn.Parameter] = {}  # all of them: a walk through the modules takes a while
         self._buffers: list[Tensor] = []
         self._kept: list[Tensor] = []  # what they were before the step
@@ -62,65 +74,63 @@ class FiniteSteps(L.Callback):
     ) -> None:
         """Remember the batch, and the batch-norm statistics before the first batch of a step."""
         self._batch, self._batch_idx = batch, batch_idx
-        if self.allowed and self._batches == 0:
+        if self.allowed and not self._seen:
             self.means.begin_step()
             torch._foreach_copy_(self._kept, self._buffers)
-        self._batches += 1
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Look at the loss.
-
-        Raises:
-            SuiteError: it is not finite, and no step may be left out.
-        """
-        if self._fault is None and not bool(torch.isfinite(loss)):
-            self.seeds.on_train_batch_start(trainer, pl_module, self._batch, self._batch_idx)
-            blame = _blame(_model(pl_module), self._batch.images)
-            self._fault = self._error(trainer, f"the loss is {loss.item()}", blame)
-            if not self.allowed:
-                raise self._fault
+        """Remember the loss, which need not be known yet."""
+        self._seen.append(Seen(self._batch, self._batch_idx, loss.detach()))
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Look at the gradient, and leave the step out where it or a loss was not finite.
+        """Look at the losses and the gradient, and leave the step out where one is not finite.
 
         Raises:
-            SuiteError: it is not finite, and no further step may be left out.
+            SuiteError: one is not finite, and no further step may be left out.
         """
-        if self._fault is None and getattr(trainer.precision_plugin, "scaler", None) is None:
-            name = _first_wrong_gradient(self._parameters)
-            if name is not None:
-                self._fault = self._error(trainer, "the gradient is not finite", f"the first such weight is {name}")
-        if self._fault is None:
+        seen, self._seen = self._seen, []
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        gradients = {} if scaled else {name: value.grad for name, value in self._parameters.items()}
+        losses, wrong = _look(seen, gradients)
+        for batch, loss in zip(seen, losses, strict=True):
+            self.spikes.see(trainer, batch, loss * trainer.accumulate_grad_batches)
+        fault = self._fault(trainer, pl_module, seen, losses, wrong)
+        if fault is None:
             self._in_a_row = 0
-        else:
-            self._in_a_row += 1
-            if self._in_a_row > self.allowed:
-                raise self._fault
-            self._leave_out(trainer, self._fault)
-            self._fault = None
-        self._batches = 0
-
-    def _leave_out(self, trainer: L.Trainer, fault: SuiteError) -> None:
+            return
+        self._in_a_row += 1
+        if self._in_a_row > self.allowed:
+            raise fault
         for parameter in self._parameters.values():
             parameter.grad = None  # an optimizer passes over what has none
         torch._foreach_copy_(self._buffers, self._kept)
-        self.weights.leave_out(trainer.global_step + 1, self._batches)
+        self.weights.leave_out(trainer.global_step + 1, len(seen))
         self.means.leave_out_step()
         (problem,) = fault.problems
         self.faults.note("skipped_steps", f"{problem.what}; the step is left out  ({problem.where})")
 
-    def _error(self, trainer: L.Trainer, what: str, blame: str) -> SuiteError:
-        return SuiteError(
-            f"{what} in step {trainer.global_step + 1}, epoch {trainer.current_epoch + 1}, "
-            f"batch {self._batch_idx + 1}; {blame}",
-            where=", ".join(_files(trainer, self._batch)),
-            hint=_HINT,
-        )
+    def _fault(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        seen: Sequence[Seen],
+        losses: Sequence[float],
+        wrong: str | None,
+    ) -> SuiteError | None:
+        """Return what is to be said of a step; `wrong` is the weight whose gradient is not finite."""
+        for batch, loss in zip(seen, losses, strict=True):
+            if not math.isfinite(loss):
+                self.seeds.on_train_batch_start(trainer, pl_module, batch.batch, batch.number)
+                blame = _blame(_model(pl_module), batch.batch.images)
+                return _error(trainer, batch, f"the loss is {loss}", blame)
+        if wrong is None:
+            return None
+        return _error(trainer, seen[-1], "the gradient is not finite", f"the first such weight is {wrong}")
 
 
-class LossSpikes(L.Callback):
+class LossSpikes:
     """Tells of a loss that is far above those before it: most often a few wrong labels. It changes nothing.
 
     Args:
@@ -134,17 +144,14 @@ class LossSpikes(L.Callback):
         self.factor = factor
         self.recent: deque[float] = deque(maxlen=window)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Compare."""
-        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+    def see(self, trainer: L.Trainer, seen: Seen, loss: float) -> None:
+        """Compare the loss of a batch."""
         full = len(self.recent) == self.recent.maxlen
         if full and loss > self.factor * (usual := statistics.median(self.recent)) > 0:
             self.faults.note(
                 "loss_spikes",
-                f"the loss is {loss:.4g} in step {trainer.global_step}, epoch {trainer.current_epoch + 1}, "
-                f"batch {batch_idx + 1}; usual is {usual:.4g}  ({', '.join(_files(trainer, batch))})",
+                f"the loss is {loss:.4g} in {_place(trainer, seen)}; usual is {usual:.4g}  "
+                f"({', '.join(_files(trainer, seen.batch))})",
             )
         if loss == loss:
             self.recent.append(loss)
@@ -156,13 +163,28 @@ def _model(pl_module: L.LightningModule) -> nn.Module:
     return model
 
 
-def _first_wrong_gradient(parameters: Mapping[str, nn.Parameter]) -> str | None:
-    """Return the name of the first weight whose gradient is not finite; one look at all of them together."""
-    gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
-    if not gradients or bool(torch.stack(torch._foreach_norm(list(gradients.values()))).isfinite().all()):
-        return None
+def _look(seen: Sequence[Seen], gradients: Mapping[str, Tensor | None]) -> tuple[list[float], str | None]:
+    """Return the losses, and the name of the first weight whose gradient is not finite: one look at all of them."""
+    present = {name: gradient for name, gradient in gradients.items() if gradient is not None}
+    numbers = [batch.loss.float() for batch in seen]
+    if present:
+        norms = torch.stack(torch._foreach_norm(list(present.values())))
+        numbers.append(norms.isfinite().all().float())
+    losses = torch.stack(numbers).tolist()
+    if not present or losses.pop():
+        return losses, None
     # squares of numbers overflow before they do
-    return next((name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())), None)
+    return losses, next((name for name, gradient in present.items() if not bool(gradient.isfinite().all())), None)
+
+
+def _error(trainer: L.Trainer, seen: Seen, what: str, blame: str) -> SuiteError:
+    return SuiteError(
+        f"{what} in {_place(trainer, seen)}; {blame}", where=", ".join(_files(trainer, seen.batch)), hint=_HINT
+    )
+
+
+def _place(trainer: L.Trainer, seen: Seen) -> str:
+    return f"step {trainer.global_step + 1}, epoch {trainer.current_epoch + 1}, batch {seen.number + 1}"
 
 
 def _files(trainer: L.Trainer, batch: Any) -> list[str]:

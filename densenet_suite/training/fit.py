@@ -28,7 +28,7 @@ from densenet_suite.training.checkpointing import BestModel, Checkpoints, SafeCh
 from densenet_suite.training.console import EpochLines
 from densenet_suite.training.data_report import DataReport
 from densenet_suite.training.faults import Faults, Storage
-from densenet_suite.training.finite_steps import FiniteSteps, LossSpikes
+from densenet_suite.training.finite_steps import FiniteSteps
 from densenet_suite.training.interruption import InterruptedRunError, Interruption, StopNow
 from densenet_suite.training.launch import plain_process_errors, trainer_options
 from densenet_suite.training.memory import smaller_batch
@@ -203,7 +203,6 @@ def _trainer(
     own: list[L.Callback] = [
         seeds,
         FiniteSteps(seeds, train.skip_nonfinite, state.weights, means, state.faults),
-        LossSpikes(state.faults),
         means,
         *callbacks,
         state.best,

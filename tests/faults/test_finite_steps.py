@@ -11,7 +11,7 @@ from densenet_suite import ConfigError, EvaluationWeights
 from densenet_suite.config.load import load_config
 from densenet_suite.errors import SuiteError
 from densenet_suite.training.faults import Faults
-from densenet_suite.training.finite_steps import LossSpikes
+from densenet_suite.training.finite_steps import LossSpikes, Seen
 from densenet_suite.training.fit import fit
 from densenet_suite.training.run import Run
 
@@ -140,18 +140,22 @@ def test_more_in_a_row_than_allowed_stop_the_run(tiny_segmenter_config, tmp_path
     assert run.summary["faults"] == {"skipped_steps": 1}
 
 
-def test_one_bad_batch_of_several_leaves_the_whole_step_out(tiny_segmenter_config, tmp_path) -> None:
+def test_one_bad_batch_of_several_leaves_the_whole_step_out(tiny_segmenter_config, tmp_path, caplog) -> None:
     overrides = [f"output={tmp_path}", "train.skip_nonfinite=1", "train.batch=2", "train.accumulate=2"]
     config = load_config(tiny_segmenter_config, overrides)
     run, states = Run.create(config), States()
-    fit(config, run, callbacks=(NotFinite("images", (2,)), states))
+    with caplog.at_level("WARNING", "densenet_suite"):
+        fit(config, run, callbacks=(NotFinite("images", (2,)), states))
+    (message,) = (message for message in caplog.messages if "left out" in message)
+    assert "step 2, epoch 1, batch 3; the images have values" in message  # of batches 3 and 4
+    assert message.count(".jpg") == 2
     _, first, _, second, _, third = states.states
     torch.testing.assert_close(second, first, rtol=0, atol=0)
     assert any(not torch.equal(third[name], first[name]) for name in first)
 
 
 class _Step:
-    global_step, current_epoch, accumulate_grad_batches, train_dataloader = 7, 0, 1, None
+    global_step, current_epoch, train_dataloader = 6, 0, None
 
 
 class _Batch:
@@ -163,7 +167,7 @@ def test_a_loss_far_above_the_usual_is_told_with_its_images(caplog) -> None:
     spikes = LossSpikes(faults, factor=10, window=5)
 
     def see(loss: float) -> None:
-        spikes.on_train_batch_end(_Step(), None, {"loss": torch.tensor(loss)}, _Batch(), 4)
+        spikes.see(_Step(), Seen(_Batch(), 4, torch.tensor(loss)), loss)
 
     see(1000.0)  # nothing to compare with yet
     for loss in (1.0, 1.2, 0.9, 1.1):
