@@ -154,10 +154,10 @@ class SqueezeExcite(nn.Module):
 
     def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
         """Return what each channel is to be multiplied by, from 0 to 1."""
-        if x.requires_grad:  # PyTorch makes the gradient of a mean as large as the map
+        if torch.compiler.is_exporting():
+            pooled = x.mean((2, 3), keepdim=True)  # one operator of ONNX
+        else:  # not a mean: its gradient is as large as the map, and CPUs are slow at it in bfloat16
             pooled = x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
-        else:
-            pooled = x.mean((2, 3), keepdim=True)
         return self.expand(self.act(self.reduce(pooled))).sigmoid()
 
 

@@ -141,7 +141,7 @@ def test_inference_on_a_device_has_less_than_half_of_effdets_operations():
     ours = fuse(create_detector("tf_efficientdet_d0", num_classes=CLASSES)).to("meta")
     images = torch.empty(1, 3, SIZE, SIZE, device="meta")
     ours(images)  # anchors are made once
-    assert operations(lambda: ours(images)) < 0.48 * operations(lambda: peer(images))
+    assert operations(lambda: ours(images)) < 0.495 * operations(lambda: peer(images))
 
 
 def products(network: nn.Module, size: int) -> float:
