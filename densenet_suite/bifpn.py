@@ -132,8 +132,9 @@ class BiFPNCell(nn.Module):
         levels = len(pyramid)
         level_of = [*range(levels), *(node.level for node in self.graph)]
         sizes = [features.shape[-2:] for features in pyramid]
+        shares = fusion_shares([node for node in self.nodes if isinstance(node, FusionNode)])
         outputs = list(pyramid)
-        for i, (node, fuse) in enumerate(zip(self.graph, self.nodes, strict=True)):
+        for i, (node, fuse, share) in enumerate(zip(self.graph, self.nodes, shares, strict=True)):
             inputs = []
             for source in node.inputs:
                 lateral = f"{i}_{source}"
@@ -143,7 +144,7 @@ class BiFPNCell(nn.Module):
                 elif level_of[source] > node.level:
                     x = self.resample.up(x, sizes[node.level])
                 inputs.append(x)
-            outputs.append(fuse(inputs))
+            outputs.append(fuse(inputs, share))
         # the last node of each level: the finest is the end of the top-down path, the others follow it upwards
         return outputs[-levels:]
 
@@ -162,23 +163,33 @@ class FusionNode(Fusible):
         for layer in (self.conv.depthwise, self.conv.pointwise):
             _glorot_uniform(layer)
 
-    def forward(self, inputs: list[Float[Tensor, "b c _ _"]]) -> Float[Tensor, "b c h w"]:
-        """Fuse inputs, of which all but the first may have half its size."""
-        fused = weighted_sum(inputs, self._shares().to(inputs[0].dtype))
+    def forward(self, inputs: list[Float[Tensor, "b c _ _"]], shares: Float[Tensor, " n"]) -> Float[Tensor, "b c h w"]:
+        """Fuse inputs, of which all but the first may have half its size, by their shares."""
+        fused = weighted_sum(inputs, shares.to(inputs[0].dtype))
         return self.norm(self.conv(self.act(fused)))
-
-    def _shares(self) -> Float[Tensor, " n"]:
-        """Return what the inputs are multiplied by, in float32 at least, so that half precision cannot overflow."""
-        if self.weights is None:
-            return self.fixed_shares
-        positive = self.weights.to(torch.promote_types(self.weights.dtype, torch.float32)).relu()
-        return positive / (positive.sum() + _FUSION_EPSILON)
 
     def fuse_(self) -> None:
         """Normalise the weights, and make the norm part of the convolution."""
-        self.fixed_shares, self.weights = self._shares(), None
+        (self.fixed_shares,), self.weights = fusion_shares([self]), None
         assert isinstance(self.norm, nn.BatchNorm2d)
         self.conv, self.norm = with_norm(self.conv, self.norm), nn.Identity()
+
+
+def fusion_shares(nodes: Sequence[FusionNode]) -> list[Float[Tensor, " _"]]:
+    """Return what each node multiplies its inputs by: those of as many inputs at once, as each is but a few numbers.
+
+    They are of float32 at least, so that half precision cannot overflow.
+    """
+    shares = [node.fixed_shares for node in nodes]
+    learned = {i: node.weights for i, node in enumerate(nodes) if node.weights is not None}
+    for inputs in sorted({len(weights) for weights in learned.values()}):
+        places = [i for i, weights in learned.items() if len(weights) == inputs]
+        weights = torch.stack([learned[i] for i in places])
+        positive = weights.to(torch.promote_types(weights.dtype, torch.float32)).relu()
+        rows = positive / (positive.sum(1, keepdim=True) + _FUSION_EPSILON)
+        for i, row in zip(places, rows.unbind(), strict=True):
+            shares[i] = row
+    return shares
 
 
 class Resample(nn.Module):

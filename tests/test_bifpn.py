@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from densenet_suite.bifpn import BiFPN, FusionNode, Node, Resample, bifpn_graph, weighted_sum
+from densenet_suite.bifpn import BiFPN, FusionNode, Node, Resample, bifpn_graph, fusion_shares, weighted_sum
 from densenet_suite.layers import Norm
 
 NORM = Norm(eps=1e-3, momentum=0.01)
@@ -58,13 +58,25 @@ def test_every_parameter_is_used():
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()] == []
 
 
-def test_negative_fusion_weights_count_as_none():
-    node = FusionNode(2, 8, "fast", "silu", NORM).eval()
-    x, y = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)
+def test_inputs_are_shared_out_by_positive_weights():
+    nodes = [FusionNode(inputs, 8, "fast", "silu", NORM) for inputs in (2, 3, 2)]
+    nodes.insert(1, FusionNode(3, 8, "sum", "silu", NORM))
+    weights = ([1.0, 3.0], None, [1.0, -2.0, 0.5], [0.0, 0.0])
     with torch.no_grad():
-        node.weights.copy_(torch.tensor([1.0, -3.0]))
-        alone = node([x, torch.zeros_like(y)])
-        torch.testing.assert_close(node([x, y]), alone)
+        for node, values in zip(nodes, weights, strict=True):
+            if values is not None:
+                node.weights.copy_(torch.tensor(values))
+    expected = ([0.25, 0.75], [1, 1, 1], [2 / 3, 0, 1 / 3], [0, 0])
+    for share, values in zip(fusion_shares(nodes), expected, strict=True):
+        assert share.tolist() == pytest.approx(values, abs=1e-4)
+
+
+def test_half_precision_leaves_shares_as_they_are():
+    node = FusionNode(2, 8, "fast", "silu", NORM).half()
+    with torch.no_grad():
+        node.weights.fill_(60_000.0)
+    (share,) = fusion_shares([node])
+    assert share.tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_tensorflows_pooling_pads_with_nothing_at_the_end():

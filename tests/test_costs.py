@@ -33,7 +33,7 @@ def _shapes_are_checked_elsewhere(monkeypatch):
 class Operations(TorchDispatchMode):
     """Counts what is computed: views and allocations are nothing that a device would run."""
 
-    FREE = ("empty", "detach", "new_empty", "empty_like", "lift_fresh")
+    FREE = ("empty", "detach", "new_empty", "empty_like", "lift_fresh", "promote_types")
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def test_a_training_step_has_fewer_operations_than_effdets(monkeypatch):
     sides, _ = training_steps()
     sides[0]()  # anchors are made once
     ours, theirs = (operations(lambda side=side: side().backward()) for side in sides)
-    assert ours < 0.93 * theirs
+    assert ours < 0.85 * theirs
 
 
 def detection_step():
