@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from densenet_suite.backbones.base import Backbone, Level, Receptive
+from densenet_suite.backbones.gated_conv import GatedConv
 from densenet_suite.backbones.scaling import Block, EfficientNetSpec
 from densenet_suite.fusing import Fusible
 from densenet_suite.layers import Conv2d, ConvNormAct, Norm, SqueezeExcite, activation, recompute
@@ -105,26 +106,6 @@ class MBConv(Fusible):
         if self.se is not None and isinstance(self.project, ConvNormAct):
             gated = GatedConv(self.se, self.project)
             self.se, self.project = None, gated
-
-
-class GatedConv(nn.Module):
-    """A pointwise convolution of a gated map, in inference.
-
-    Of a single image the kernel is gated instead, which is a hundredth of the map, and the gated map is never made.
-    Other runtimes lay out kernels once, when they load a network, so in exported ones the kernel stays a constant.
-    """
-
-    def __init__(self, gate: SqueezeExcite, project: ConvNormAct):
-        super().__init__()
-        self.gate = gate
-        self.project = project
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Gate and convolve."""
-        conv = self.project.conv
-        if torch.compiler.is_exporting() or x.shape[0] > 1 or not isinstance(conv, nn.Conv2d):
-            return self.project(self.gate(x))
-        return F.conv2d(x, conv.weight * self.gate.gate(x), conv.bias)
 
 
 class CondConv2d(nn.Module):
