@@ -16,7 +16,7 @@ from densenet_suite.training.run import Run
 
 # 24 steps of 2 images; adamw makes much of what is nearly nothing
 FIXED = ["train.epochs=4", "trainer.check_val_every_n_epoch=4", "train.freeze=['*norm*']", "model.drop_path=0.0"]
-FIXED += ["train.ema=0.0", "train.recalibrate=0", "train.optimizer.name=sgd", "train.optimizer.lr=0.16"]
+FIXED += ["train.ema=0.0", "train.recalibrate=0", "train.optimizer.name=sgd", "train.optimizer.lr=0.08"]
 
 
 def train_each(output: str, *configs: str) -> None:
