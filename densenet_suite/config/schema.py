@@ -37,6 +37,8 @@ _OWN_TRAINER_KEYS = {
 
 # strategies of Lightning that no process has the whole network under
 _DIVIDING = ("fsdp", "deepspeed", "model_parallel")
+# precisions of Lightning that images and boxes would be converted to as well
+_CONVERTING = ("16-true", "bf16-true", "64", "64-true", "transformer-engine", "transformer-engine-float16")
 
 
 class Section(BaseModel):
@@ -154,6 +156,11 @@ class Config(Section):
                     f"trainer.strategy {value[key]} divides the weights among processes, and runs keep them whole, for "
                     f"their averages and checkpoints; the largest network here, of 480 million weights, takes 10 GB "
                     f"with all that belongs to it: use ddp, and model.checkpointing=true where a step does not fit"
+                )
+            if key == "precision" and str(value[key]) in _CONVERTING:
+                raise ValueError(
+                    f"trainer.precision {value[key]} converts images and boxes along with the weights, and their "
+                    f"digits are needed: use bf16-mixed or 16-mixed for speed, 32-true else"
                 )
             if key not in known:
                 hint = did_you_mean(key, known)

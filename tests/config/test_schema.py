@@ -182,6 +182,16 @@ def test_strategies_that_divide_the_weights_are_refused(strategy):
     assert f"trainer.strategy {strategy} divides the weights among processes" in message
 
 
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true", 64, "64"])
+def test_precisions_that_convert_boxes_are_refused(precision):
+    assert f"trainer.precision {precision} converts images and boxes" in _message(trainer={"precision": precision})
+
+
+@pytest.mark.parametrize("precision", [32, "32", "32-true", 16, "16-mixed", "bf16", "bf16-mixed"])
+def test_precisions_that_leave_boxes_alone_are_passed_on(precision):
+    assert _config(trainer={"precision": precision}).trainer == {"precision": precision}
+
+
 def test_reserved_arguments_are_the_trainers_and_other_keys_decide_them():
     assert set(inspect.signature(L.Trainer).parameters) >= schema._OWN_TRAINER_KEYS.keys()
     for place in schema._OWN_TRAINER_KEYS.values():
