@@ -103,13 +103,16 @@ class FiniteSteps(L.Callback):
         self._in_a_row += 1
         if self._in_a_row > self.allowed:
             raise fault
+        self._leave_out(trainer.global_step + 1, len(seen))
+        (problem,) = fault.problems
+        self.faults.note("skipped_steps", f"{problem.what}; the step is left out  ({problem.where})")
+
+    def _leave_out(self, step: int, batches: int) -> None:
         for parameter in self._parameters.values():
             parameter.grad = None  # an optimizer passes over what has none
         torch._foreach_copy_(self._buffers, self._kept)
-        self.weights.leave_out(trainer.global_step + 1, len(seen))
+        self.weights.leave_out(step, batches)
         self.means.leave_out_step()
-        (problem,) = fault.problems
-        self.faults.note("skipped_steps", f"{problem.what}; the step is left out  ({problem.where})")
 
     def _fault(
         self,
@@ -146,6 +149,8 @@ class LossSpikes:
 
     def see(self, trainer: L.Trainer, seen: Seen, loss: float) -> None:
         """Compare the loss of a batch."""
+        if not math.isfinite(loss):
+            return
         full = len(self.recent) == self.recent.maxlen
         if full and loss > self.factor * (usual := statistics.median(self.recent)) > 0:
             self.faults.note(
@@ -153,8 +158,7 @@ class LossSpikes:
                 f"the loss is {loss:.4g} in {_place(trainer, seen)}; usual is {usual:.4g}  "
                 f"({', '.join(_files(trainer, seen.batch))})",
             )
-        if loss == loss:
-            self.recent.append(loss)
+        self.recent.append(loss)
 
 
 def _model(pl_module: L.LightningModule) -> nn.Module:
