@@ -1,7 +1,7 @@
 """Kill a run at random moments, resume it each time, and hold its end against that of a run that was left alone.
 
     python tools/kill_runs.py configs/segment_membranes.yaml data.root=../shared/data/isbi-em train.epochs=2 --kills 30
-    python tools/kill_runs.py configs/detect_blood.yaml data.root=../shared/data/bccd --kills 30 --signal TERM
+    python tools/kill_runs.py configs/detect_bccd_d0.yaml data.root=../shared/data/bccd --kills 30 --signal TERM
 
 Both runs save after every step (train.save_minutes=0), and every other kill waits until a file is being written. The
 weights, their average, the optimizer, the best model and metrics.csv have to be the same to the bit; it exits with 1
