@@ -154,11 +154,17 @@ class SqueezeExcite(nn.Module):
 
     def gate(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
         """Return what each channel is to be multiplied by, from 0 to 1."""
-        if torch.compiler.is_exporting():
-            pooled = x.mean((2, 3), keepdim=True)  # one operator of ONNX
-        else:  # not a mean: its gradient is as large as the map, and CPUs are slow at it in bfloat16
-            pooled = x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
-        return self.expand(self.act(self.reduce(pooled))).sigmoid()
+        return self.expand(self.act(self.reduce(pooled(x)))).sigmoid()
+
+
+def pooled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
+    """Return the mean of each channel.
+
+    By a sum: the gradient of a mean is as large as the map, and CPUs are slow at it in bfloat16.
+    """
+    if torch.compiler.is_exporting():
+        return x.mean((2, 3), keepdim=True)  # one operator of ONNX
+    return x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
 
 
 class SeparableConv(nn.Module):

@@ -16,7 +16,9 @@ from densenet_suite.detection.heads import PredictionHead
 
 Place = tuple[slice, slice]  # rows and columns
 
-_MOST = 2**20  # numbers of the finest level: more keep a GPU busy while it is asked for the next kernel
+# numbers of the finest level: more should keep a GPU busy while it is asked for the next kernel, by its bandwidth; this
+# has not been measured on one
+_MOST = 2**20
 
 
 def is_quicker(features: Sequence[Float[Tensor, "b c _ _"]]) -> bool:

@@ -6,6 +6,7 @@ import typing
 
 import lightning as L
 import pytest
+from lightning.fabric.connector import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
 from pydantic import BaseModel, ValidationError
 
 from densenet_suite.augment import preset_policy
@@ -182,14 +183,24 @@ def test_strategies_that_divide_the_weights_are_refused(strategy):
     assert f"trainer.strategy {strategy} divides the weights among processes" in message
 
 
-@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true", 64, "64"])
+@pytest.mark.parametrize("precision", [*schema._CONVERTING, 64])
 def test_precisions_that_convert_boxes_are_refused(precision):
     assert f"trainer.precision {precision} converts images and boxes" in _message(trainer={"precision": precision})
 
 
-@pytest.mark.parametrize("precision", [32, "32", "32-true", 16, "16-mixed", "bf16", "bf16-mixed"])
+KEEPING = ("32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed")
+
+
+@pytest.mark.parametrize("precision", [*KEEPING, 32, 16])
 def test_precisions_that_leave_boxes_alone_are_passed_on(precision):
     assert _config(trainer={"precision": precision}).trainer == {"precision": precision}
+
+
+def test_every_precision_of_lightning_is_one_or_the_other():
+    assert {*schema._CONVERTING, *KEEPING} == {
+        *typing.get_args(_PRECISION_INPUT_STR),
+        *typing.get_args(_PRECISION_INPUT_STR_ALIAS),
+    }
 
 
 def test_reserved_arguments_are_the_trainers_and_other_keys_decide_them():
