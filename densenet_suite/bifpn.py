@@ -7,6 +7,7 @@ batch norm have no bias (it would have no effect; the detector's `checkpoints` f
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from densenet_suite.compiling import as_row, takes_whole_steps
 from densenet_suite.fusing import Fusible
 from densenet_suite.layers import Conv2d, ConvNormAct, Norm, SeparableConv, activation, with_norm
+from densenet_suite.norm_act import BatchNorm, SiLU
 
 _FUSION_EPSILON = 1e-4
 
@@ -114,9 +117,13 @@ class BiFPNCell(nn.Module):
         resample: "Resample",
     ):
         super().__init__()
-        self.graph = bifpn_graph(len(in_channels))
-        self.resample = resample
-        self.nodes = nn.ModuleList(FusionNode(len(node.inputs), channels, fusion, act, norm) for node in self.graph)
+        levels = len(in_channels)
+        self.graph = bifpn_graph(levels)
+        level_of = [*range(levels), *(node.level for node in self.graph)]
+        self.nodes = nn.ModuleList()
+        for node in self.graph:
+            steps = [level_of[source] - node.level for source in node.inputs]
+            self.nodes.append(FusionNode(steps, channels, fusion, act, norm, resample))
         # every node that reads the backbone has a projection of its own, also where two read the same level
         self.laterals = nn.ModuleDict(
             {
@@ -129,34 +136,45 @@ class BiFPNCell(nn.Module):
 
     def forward(self, pyramid: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
         """Return the mixed levels."""
-        levels = len(pyramid)
-        level_of = [*range(levels), *(node.level for node in self.graph)]
-        sizes = [features.shape[-2:] for features in pyramid]
         shares = fusion_shares([node for node in self.nodes if isinstance(node, FusionNode)])
         outputs = list(pyramid)
         for i, (node, fuse, share) in enumerate(zip(self.graph, self.nodes, shares, strict=True)):
-            inputs = []
-            for source in node.inputs:
-                lateral = f"{i}_{source}"
-                x = self.laterals[lateral](outputs[source]) if lateral in self.laterals else outputs[source]
-                if level_of[source] < node.level:
-                    x = self.resample.down(x, sizes[node.level])
-                elif level_of[source] > node.level:
-                    x = self.resample.up(x, sizes[node.level])
-                inputs.append(x)
-            outputs.append(fuse(inputs, share))
+            outputs.append(fuse([self._projected(outputs[source], i, source) for source in node.inputs], share))
         # the last node of each level: the finest is the end of the top-down path, the others follow it upwards
-        return outputs[-levels:]
+        return outputs[-len(pyramid) :]
+
+    def _projected(self, x: Float[Tensor, "b _ h w"], node: int, source: int) -> Float[Tensor, "b c h w"]:
+        lateral = f"{node}_{source}"
+        return self.laterals[lateral](x) if lateral in self.laterals else x
 
 
 class FusionNode(Fusible):
-    """Weighs and adds features of one size, then mixes them by a separable convolution."""
+    """Weighs and adds features of neighbouring levels, then mixes them by a separable convolution.
 
-    def __init__(self, inputs: int, channels: int, fusion: Literal["fast", "sum"], act: str, norm: Norm):
+    Args:
+        steps: by how many levels each input is coarser than the node; the first is of the node's own level.
+        channels: of the inputs and the output.
+        fusion: as in `BiFPN`.
+        act: activation.
+        norm: of the convolution.
+        resample: brings inputs to the node's level.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[int],
+        channels: int,
+        fusion: Literal["fast", "sum"],
+        act: str,
+        norm: Norm,
+        resample: "Resample",
+    ):
         super().__init__()
-        self.weights = nn.Parameter(torch.ones(inputs)) if fusion == "fast" else None
+        self.steps = list(steps)
+        self.resample = resample
+        self.weights = nn.Parameter(torch.ones(len(steps))) if fusion == "fast" else None
         self.fixed_shares: Tensor
-        self.register_buffer("fixed_shares", torch.ones(inputs), persistent=False)  # where there are no weights
+        self.register_buffer("fixed_shares", torch.ones(len(steps)), persistent=False)  # where there are no weights
         self.act = activation(act)
         self.conv: nn.Module = SeparableConv(channels, channels, bias=False)
         self.norm: nn.Module = norm(channels)
@@ -164,14 +182,21 @@ class FusionNode(Fusible):
             _glorot_uniform(layer)
 
     def forward(self, inputs: list[Float[Tensor, "b c _ _"]], shares: Float[Tensor, " n"]) -> Float[Tensor, "b c h w"]:
-        """Fuse inputs, of which all but the first may have half its size, by their shares."""
-        fused = weighted_sum(inputs, shares.to(inputs[0].dtype))
-        return self.norm(self.conv(self.act(fused)))
+        """Fuse inputs by their shares."""
+        return self.norm(self.conv(self._fused(inputs, shares.to(inputs[0].dtype))))
+
+    def _fused(self, inputs: list[Tensor], shares: Tensor) -> Tensor:
+        if isinstance(self.act, SiLU) and takes_whole_steps(shares, *inputs):
+            resample = self.resample
+            fused: Tensor = _fused_features(inputs, as_row(shares), self.steps, resample.method, resample.same)
+            return fused
+        activated: Tensor = self.act(weighted_sum(self.resample.all(inputs, self.steps), shares))
+        return activated
 
     def fuse_(self) -> None:
         """Normalise the weights, and make the norm part of the convolution."""
         (self.fixed_shares,), self.weights = fusion_shares([self]), None
-        assert isinstance(self.norm, nn.BatchNorm2d)
+        assert isinstance(self.norm, BatchNorm)
         self.conv, self.norm = with_norm(self.conv, self.norm), nn.Identity()
 
 
@@ -192,13 +217,20 @@ def fusion_shares(nodes: Sequence[FusionNode]) -> list[Float[Tensor, " _"]]:
     return shares
 
 
-class Resample(nn.Module):
-    """Features to the size of the next level, down or up."""
+@dataclass(frozen=True)
+class Resample:
+    """Features to the size of a neighbouring level, down or up: see `BiFPN`."""
 
-    def __init__(self, method: Literal["nearest", "bilinear"], *, same: bool):
-        super().__init__()
-        self.method = method
-        self.same = same
+    method: str
+    same: bool
+
+    def all(self, inputs: Sequence[Float[Tensor, "b c _ _"]], steps: Sequence[int]) -> list[Float[Tensor, "b c _ _"]]:
+        """Bring inputs to the level of the first, than which they are coarser by so many steps."""
+        size = inputs[0].shape[-2:]
+        return [
+            self.down(x, size) if step < 0 else self.up(x, size) if step > 0 else x
+            for x, step in zip(inputs, steps, strict=True)
+        ]
 
     def down(self, x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c h2 w2"]:
         """Halve, rounding up: the maximum of 3x3 cells, or bilinearly."""
@@ -219,6 +251,18 @@ class Resample(nn.Module):
         if not torch.compiler.is_compiling() and (size[0], size[1]) == (2 * x.shape[-2], 2 * x.shape[-1]):
             return x
         return F.interpolate(x, (size[0], size[1]), mode="nearest")
+
+
+@torch.library.custom_op("densenet_suite::fused_features", mutates_args=())
+def _fused_features(inputs: list[Tensor], shares: Tensor, steps: list[int], method: str, same: bool) -> Tensor:
+    """Resample, weigh, add and activate."""
+    sized = Resample(method, same).all(inputs, steps)
+    return F.silu(weighted_sum(sized, shares[0]), inplace=True)
+
+
+@_fused_features.register_fake
+def _(inputs: list[Tensor], *_: object) -> Tensor:
+    return torch.empty_like(inputs[0])
 
 
 def weighted_sum(inputs: Sequence[Float[Tensor, "b c _ _"]], shares: Float[Tensor, " n"]) -> Float[Tensor, "b c h w"]:

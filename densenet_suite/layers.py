@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from densenet_suite.depthwise import depthwise
 from densenet_suite.expansion import expanded, is_cheaper
 from densenet_suite.fusing import Fusible
-from densenet_suite.norm_act import SiLU, learns, norm_act
+from densenet_suite.norm_act import BatchNorm, SiLU, learns, norm_act
 from densenet_suite.onednn import Act, convolved
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -105,7 +105,7 @@ class ConvNormAct(Fusible):
 
     def fuse_(self) -> None:
         """Make the norm part of the convolution, and the activation a part of that step."""
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if isinstance(self.norm, BatchNorm):
             self.conv, self.norm = with_norm(self.conv, self.norm), nn.Identity()
         self.conv, self.act = with_act(self.conv, self.act), nn.Identity()
 
@@ -180,7 +180,7 @@ class SeparableConv(nn.Module):
         return self.pointwise(self.depthwise(x))
 
 
-def with_norm(conv: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
+def with_norm(conv: nn.Module, norm: BatchNorm) -> nn.Module:
     """Return a convolution, plain or separable, that computes what it and the batch norm behind it do in evaluation."""
     if not isinstance(conv, SeparableConv):
         assert isinstance(conv, nn.Conv2d)
@@ -219,7 +219,7 @@ def recompute(block: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b
 
 @contextmanager
 def _untouched_statistics(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in block.modules() if isinstance(module, BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+# PyTorch's own base class: also of SyncBatchNorm, and of what Lightning leaves of that after a run
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
 
 class SiLU(nn.Module):
     """x * sigmoid(x); in place where nothing is learned. In training that would cost a copy: the gradient needs x."""

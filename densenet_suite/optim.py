@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from densenet_suite.errors import ConfigError
+from densenet_suite.norm_act import BatchNorm
 from densenet_suite.registry import did_you_mean
 
 REFERENCE_BATCH = 64
@@ -100,7 +101,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
     return frozen
 
 
-def frozen_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+def frozen_norms(model: nn.Module) -> list[BatchNorm]:
     """Return the batch norms of which no parameter is trained."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
     return [norm for norm in norms if norm.affine and not any(p.requires_grad for p in norm.parameters())]

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from densenet_suite.epoch_means import EpochMeans
+from densenet_suite.norm_act import BatchNorm
 from densenet_suite.optim import REFERENCE_BATCH, Recipe, freeze, frozen_norms
 from densenet_suite.sampling import EpochOrder
 
@@ -47,7 +48,7 @@ class Task(L.LightningModule):
         if freeze_patterns:
             count = freeze(model, freeze_patterns)
             logger.info("frozen: %d tensors, statistics of their batch norms %s", count, norms_of_frozen)
-        self._fixed_norms = frozen_norms(model) if norms_of_frozen == "fixed" else []
+        self._norms_of_frozen = norms_of_frozen
         self.train()  # Lightning keeps the modes that it finds
 
     def check_data(self, samples: Any) -> None:
@@ -56,8 +57,9 @@ class Task(L.LightningModule):
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch norms that are frozen stay in evaluation."""
         super().train(mode)
-        for norm in self._fixed_norms:
-            norm.eval()
+        if self._norms_of_frozen == "fixed":
+            for norm in frozen_norms(self.model):
+                norm.eval()
         return self
 
     def configure_callbacks(self) -> list[L.Callback]:
@@ -69,7 +71,7 @@ class Task(L.LightningModule):
         """Fit the momentum of batch norms to the length of the run."""
         steps = int(self.trainer.estimated_stepping_batches)
         suitable = min(_FASTEST_MOMENTUM, 1 / (_MEMORY * steps))
-        norms = [norm for norm in self.model.modules() if isinstance(norm, nn.BatchNorm2d)]
+        norms = [norm for norm in self.model.modules() if isinstance(norm, BatchNorm)]
         slow = [norm for norm in norms if norm.momentum is not None and norm.momentum < suitable]
         for norm in slow:
             norm.momentum = suitable

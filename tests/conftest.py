@@ -64,6 +64,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _compiler_is_new() -> None:
+    """Let no test use up the number of functions of one kind that a compiler takes before it gives up."""
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Callable[[str], Path]:
     """Return a folder of the real data, or skip the test."""

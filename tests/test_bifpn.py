@@ -1,18 +1,34 @@
 """The graph and its sizes; that its numbers are effdet's is held in parity/."""
 
+import jaxtyping
 import pytest
 import torch
+from peers import apart
 from torch.nn import functional as F
 
-from densenet_suite.bifpn import BiFPN, FusionNode, Node, Resample, bifpn_graph, fusion_shares, weighted_sum
+from densenet_suite.bifpn import (
+    BiFPN,
+    FusionNode,
+    Node,
+    Resample,
+    _fused_features,
+    bifpn_graph,
+    fusion_shares,
+    weighted_sum,
+)
 from densenet_suite.layers import Norm
 
 NORM = Norm(eps=1e-3, momentum=0.01)
+NEAREST = Resample("nearest", same=False)
 
 
 def neck(levels=5, in_channels=(4, 8, 12), **options):
     given = {"cells": 2, "fusion": "fast", "act": "silu", "norm": NORM, "resample": "nearest", "same": False} | options
     return BiFPN(in_channels, 8, levels, **given)
+
+
+def node(steps, fusion="fast", act="silu", resample=NEAREST):
+    return FusionNode(steps, 8, fusion, act, NORM, resample)
 
 
 def test_the_graph_is_that_of_figure_3():
@@ -59,23 +75,23 @@ def test_every_parameter_is_used():
 
 
 def test_inputs_are_shared_out_by_positive_weights():
-    nodes = [FusionNode(inputs, 8, "fast", "silu", NORM) for inputs in (2, 3, 2)]
-    nodes.insert(1, FusionNode(3, 8, "sum", "silu", NORM))
+    nodes = [node(steps) for steps in ((0, 1), (0, 0, -1), (0, 1))]
+    nodes.insert(1, node((0, 0, -1), "sum"))
     weights = ([1.0, 3.0], None, [1.0, -2.0, 0.5], [0.0, 0.0])
     with torch.no_grad():
-        for node, values in zip(nodes, weights, strict=True):
+        for one, values in zip(nodes, weights, strict=True):
             if values is not None:
-                node.weights.copy_(torch.tensor(values))
+                one.weights.copy_(torch.tensor(values))
     expected = ([0.25, 0.75], [1, 1, 1], [2 / 3, 0, 1 / 3], [0, 0])
     for share, values in zip(fusion_shares(nodes), expected, strict=True):
         assert share.tolist() == pytest.approx(values, abs=1e-4)
 
 
 def test_half_precision_leaves_shares_as_they_are():
-    node = FusionNode(2, 8, "fast", "silu", NORM).half()
+    half = node((0, 1)).half()
     with torch.no_grad():
-        node.weights.fill_(60_000.0)
-    (share,) = fusion_shares([node])
+        half.weights.fill_(60_000.0)
+    (share,) = fusion_shares([half])
     assert share.tolist() == pytest.approx([0.5, 0.5])
 
 
@@ -110,3 +126,24 @@ def test_what_is_twice_as_large_is_left_to_the_sum():
     x = torch.randn(1, 2, 3, 3)
     assert Resample("nearest", same=False).up(x, (6, 6)) is x
     assert torch.equal(Resample("nearest", same=False).up(x, (5, 6)), F.interpolate(x, (5, 6)))
+
+
+@pytest.mark.parametrize("sizes", [((6, 6), (6, 6), (12, 12)), ((3, 5), (2, 3)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize("resample", [Resample("nearest", same=True), Resample("bilinear", same=False)])
+@pytest.mark.parametrize("act", ["silu", "relu"])
+@torch.no_grad()
+def test_a_compiler_fuses_as_pytorch_does(monkeypatch, sizes, resample, act):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a compiler cannot follow the checks
+    steps = (0, 0, -1) if len(sizes) == 3 else (0, 1)
+    network = node(steps, act=act, resample=resample).eval().double()
+    inputs = [torch.randn(1, 8, *size, dtype=torch.float64) for size in sizes]
+    shares = torch.tensor([0.5, 0.3, 0.2])[: len(steps)]
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    assert apart(compiled(inputs, shares), network(inputs, shares)) < 1e-14
+
+
+@torch.no_grad()
+def test_the_operator_is_as_it_says():
+    inputs = [torch.randn(1, 8, side, side) for side in (6, 6, 12)]
+    given = inputs, torch.tensor([[0.5, 0.3, 0.2]]), [0, 0, -1], "nearest", True
+    assert set(torch.library.opcheck(_fused_features, given).values()) == {"SUCCESS"}

@@ -97,6 +97,8 @@ class MBConv(Fusible):
                 y = convolution(y, *routing)
         if self.se is not None:
             y = self.se(y)
+        if isinstance(self.project, GatedConv):
+            return self.project(y, x if self.drop_path is not None else None)
         if self.project is not None:
             y = self.project(y, *routing)
         return y if self.drop_path is None else x + self.drop_path(y)

@@ -1,7 +1,7 @@
 """The end of a mobile block in inference: a pointwise convolution of a map whose channels are weighted by a gate.
 
-Of a single image the kernel is gated instead, which is a hundredth of the map, and the gated map is never made. Other
-runtimes lay out kernels once, when they load a network, so in exported ones the kernel stays a constant.
+The kernel is gated in place of the map, for each image by itself, and the gated map is never made: the kernel is a
+hundredth of it. Other runtimes lay out kernels once, when they load a network, so in exported ones it stays a constant.
 """
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densenet_suite.compiling import as_row, takes_whole_steps
 from densenet_suite.layers import ConvNormAct, SqueezeExcite, pooled
 from densenet_suite.norm_act import SiLU
 
@@ -26,41 +27,44 @@ class GatedConv(nn.Module):
         self.gate = gate
         self.project = project
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Gate and convolve."""
-        conv = self.project.conv
-        if torch.compiler.is_exporting() or x.shape[0] > 1 or not isinstance(conv, nn.Conv2d):
-            return self.project(self.gate(x))
-        return F.conv2d(x, self._gated(conv.weight, x), conv.bias)
-
-    def _gated(self, weight: Float[Tensor, "c2 c 1 1"], x: Float[Tensor, "1 c h w"]) -> Float[Tensor, "c2 c 1 1"]:
-        gate = self.gate
-        on_cpu = x.device.type == "cpu" and isinstance(gate.act, SiLU)
-        if torch.compiler.is_compiling() and on_cpu and not x.requires_grad:
-            gated: Tensor = _gated_kernel(
-                weight, x, gate.reduce.weight, gate.reduce.bias, gate.expand.weight, gate.expand.bias
-            )
-            return gated
-        return weight * gate.gate(x)
+    def forward(self, x: Float[Tensor, "b c h w"], onto: Float[Tensor, "b c2 h w"] | None) -> Float[Tensor, "b c2 h w"]:
+        """Gate and convolve, and add a map if there is one."""
+        gate, conv = self.gate, self.project.conv
+        if torch.compiler.is_exporting() or not isinstance(conv, nn.Conv2d) or conv.bias is None:
+            y = self.project(gate(x))
+            return y if onto is None else y + onto
+        if isinstance(gate.act, SiLU) and takes_whole_steps(x, conv.weight):
+            layers = gate.reduce, gate.expand, conv
+            weights = [layer.weight for layer in layers]
+            biases = [as_row(layer.bias) for layer in layers if layer.bias is not None]  # each has one
+            whole: Tensor = _gated_conv(x, weights, biases, onto)
+            return whole
+        return _convolved(x, gate.gate(x), conv.weight, conv.bias, onto)
 
 
-@torch.library.custom_op("densenet_suite::gated_kernel", mutates_args=())
-def _gated_kernel(
-    weight: Tensor,
-    x: Tensor,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor | None,
-    expand_weight: Tensor,
-    expand_bias: Tensor | None,
-) -> Tensor:
-    """Gate a kernel as one step for a compiler, which would compile two kernels of C++ for it, no faster than this.
-
-    A network has as many of them as there are shapes of maps: they were a fifth of the seconds that compiling D0 takes.
-    """
-    squeezed = F.silu(F.conv2d(pooled(x), reduce_weight, reduce_bias))
-    return weight * F.conv2d(squeezed, expand_weight, expand_bias).sigmoid()
+def _convolved(x: Tensor, gate: Tensor, weight: Tensor, bias: Tensor, onto: Tensor | None) -> Tensor:
+    batch, _, height, width = x.shape
+    if batch == 1:
+        y = F.conv2d(x, weight * gate, bias)
+        return y if onto is None else y + onto
+    kernels = weight.flatten(1) * gate.flatten(2).mT  # [b c2 c]
+    start = bias.expand(batch, height * width, -1) if onto is None else _cells(onto) + bias
+    return torch.baddbmm(start, _cells(x), kernels.mT).unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
-@_gated_kernel.register_fake
-def _(weight: Tensor, *_: Tensor | None) -> Tensor:
-    return torch.empty_like(weight)
+def _cells(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+@torch.library.custom_op("densenet_suite::gated_conv", mutates_args=())
+def _gated_conv(x: Tensor, weights: list[Tensor], biases: list[Tensor], onto: Tensor | None) -> Tensor:
+    """Do what `GatedConv` does, of the convolutions that reduce, expand and project."""
+    (reduce, expand, project), (of_reduce, of_expand, of_project) = weights, [bias[0] for bias in biases]
+    gate = F.conv2d(F.silu(F.conv2d(pooled(x), reduce, of_reduce)), expand, of_expand).sigmoid()
+    return _convolved(x, gate, project, of_project, onto).contiguous(memory_format=torch.channels_last)
+
+
+@_gated_conv.register_fake
+def _(x: Tensor, weights: list[Tensor], *_: object) -> Tensor:
+    y = x.new_empty((x.shape[0], len(weights[-1]), *x.shape[2:]))
+    return y.contiguous(memory_format=torch.channels_last)

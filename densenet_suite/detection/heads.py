@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from densenet_suite.fusing import Fusible
 from densenet_suite.layers import Norm, SeparableConv, activation, with_act, with_norm
-from densenet_suite.norm_act import norm_act
+from densenet_suite.norm_act import BatchNorm, norm_act
 
 # at the start every class has a probability of 1 %, so the many background anchors do not drown the rest
 PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)
@@ -61,8 +61,7 @@ class PredictionHead(Fusible):
     def forward(self, features: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b n {self.outputs}"]:
         """Return the predictions of all anchors, ordered as `anchor_boxes` orders them."""
         cells = torch.cat([self._cells(level, x) for level, x in enumerate(features)], 1)
-        pointwise = self.predict.pointwise
-        return F.linear(cells, pointwise.weight.flatten(1), pointwise.bias).view(cells.shape[0], -1, self.outputs)
+        return _product(cells, self.predict.pointwise).view(cells.shape[0], -1, self.outputs)
 
     def _cells(self, level: int, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
         """Return what the last product is taken of."""
@@ -79,10 +78,22 @@ class PredictionHead(Fusible):
         for i, (conv, norms) in enumerate(zip(self.convs, self.norms, strict=True)):
             assert isinstance(conv, SeparableConv)
             assert isinstance(norms, nn.ModuleList)
-            own = [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)]
+            own = [norm for norm in norms if isinstance(norm, BatchNorm)]
             self.norms[i] = nn.ModuleList(with_act(with_norm(conv.pointwise, norm), self.act) for norm in own)
             self.convs[i] = conv.depthwise
         self.act = nn.Identity()
+
+
+def _product(cells: Float[Tensor, "b n c"], conv: nn.Conv2d) -> Float[Tensor, "b n c2"]:
+    """Return the pointwise convolution of cells.
+
+    In inference on a CPU they are given to it as a map of one column, as its bias then is no pass of its own.
+    """
+    infers = not (torch.is_grad_enabled() and (cells.requires_grad or conv.weight.requires_grad))
+    if infers and cells.device.type == "cpu" and not torch.compiler.is_exporting():
+        as_map = cells[:, :, None].permute(0, 3, 1, 2)  # [b c n 1], channels last
+        return F.conv2d(as_map, conv.weight, conv.bias).permute(0, 2, 3, 1).flatten(1, 2)
+    return F.linear(cells, conv.weight.flatten(1), conv.bias)
 
 
 def _initialize(conv: SeparableConv, bias: float) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densenet_suite.detection.heads import PredictionHead
+from densenet_suite.norm_act import BatchNorm
 
 Place = tuple[slice, slice]  # rows and columns
 
@@ -87,11 +88,11 @@ def _affine(head: PredictionHead) -> Float[Tensor, "levels repeats 2 c"]:
     repeats = []
     for norms in head.norms:
         assert isinstance(norms, nn.ModuleList)
-        repeats.append(torch.stack([_scale_and_shift(norm) for norm in norms if isinstance(norm, nn.BatchNorm2d)]))
+        repeats.append(torch.stack([_scale_and_shift(norm) for norm in norms if isinstance(norm, BatchNorm)]))
     return torch.stack(repeats, 1)
 
 
-def _scale_and_shift(norm: nn.BatchNorm2d) -> Float[Tensor, "2 c"]:
+def _scale_and_shift(norm: BatchNorm) -> Float[Tensor, "2 c"]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from densenet_suite.errors import ConfigError
 from densenet_suite.fusing import Fusible
 from densenet_suite.layers import with_norm
+from densenet_suite.norm_act import BatchNorm
 from densenet_suite.segmentation.variants import SegmenterSpec
 
 _ATROUS_RATES = (12, 24, 36)
@@ -122,7 +123,7 @@ class SmpDecoder(Fusible):
         """Make norms part of the convolutions that come before them in a sequence."""
         for sequence in [module for module in self.net.modules() if isinstance(module, nn.Sequential)]:
             for i, (layer, following) in enumerate(pairwise(sequence)):
-                if type(layer) is nn.Conv2d and isinstance(following, nn.BatchNorm2d):
+                if type(layer) is nn.Conv2d and isinstance(following, BatchNorm):
                     sequence[i], sequence[i + 1] = with_norm(layer, following), nn.Identity()
 
 

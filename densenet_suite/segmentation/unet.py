@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from densenet_suite.fusing import Fusible
 from densenet_suite.layers import with_norm
+from densenet_suite.norm_act import BatchNorm
 from densenet_suite.onednn import Rectified, convolved, convolved_onto_, doubled
 from densenet_suite.segmentation.variants import Attention
 
@@ -105,7 +106,7 @@ class UnetBlock(Fusible):
     def fuse_(self) -> None:
         """Make the norms part of the convolutions, and keep the kernel of the transposed one."""
         for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
-            if isinstance(batch_norm := getattr(self, norm), nn.BatchNorm2d):
+            if isinstance(batch_norm := getattr(self, norm), BatchNorm):
                 setattr(self, conv, with_norm(getattr(self, conv), batch_norm))
                 setattr(self, norm, nn.Identity())
         self.fixed_kernel = upsampling_kernel(self.conv1.weight[:, : self.inputs])
@@ -148,7 +149,7 @@ def _with_norm(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor | None,
     """
     if isinstance(norm, nn.Identity):
         return conv.weight, conv.bias, "relu"
-    if not isinstance(norm, nn.BatchNorm2d) or norm.training:
+    if not isinstance(norm, BatchNorm) or norm.training:
         return conv.weight, conv.bias, "none"
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from densenet_suite.errors import ConfigError
+from densenet_suite.norm_act import BatchNorm
 
 logger = logging.getLogger(__name__)
 _MAX_PIXELS = 64 * 512 * 512
@@ -59,7 +60,7 @@ class EvaluationWeights(L.Callback):
         self._steps = trainer.global_step
         # those that are in training now; frozen ones keep their statistics
         named = model.named_modules()
-        self._norms = [name for name, module in named if isinstance(module, nn.BatchNorm2d) and module.training]
+        self._norms = [name for name, module in named if isinstance(module, BatchNorm) and module.training]
         logger.info(
             "judged and kept are the %s weights%s",
             f"averaged (decay {self.decay})" if self.decay else "latest",
@@ -108,7 +109,7 @@ class EvaluationWeights(L.Callback):
                         parameter.copy_(self.average[name])
             if self._recent:
                 modules = dict(model.named_modules())
-                norms = [module for name in self._norms if isinstance(module := modules[name], nn.BatchNorm2d)]
+                norms = [module for name in self._norms if isinstance(module := modules[name], BatchNorm)]
                 _renew_statistics(trainer, model, norms, _one_batch(self._recent, self.images))
             yield
         finally:
@@ -162,7 +163,7 @@ def _one_batch(recent: Sequence[Tensor], count: int) -> Tensor:
 
 
 @torch.no_grad()
-def _renew_statistics(trainer: L.Trainer, model: nn.Module, norms: Sequence[nn.BatchNorm2d], images: Tensor) -> None:
+def _renew_statistics(trainer: L.Trainer, model: nn.Module, norms: Sequence[BatchNorm], images: Tensor) -> None:
     """Gather batch-norm statistics from scratch; everything else runs as in evaluation."""
     momenta = [norm.momentum for norm in norms]
     modes = [(module, module.training) for module in model.modules()]

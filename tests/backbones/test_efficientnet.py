@@ -40,13 +40,6 @@ def _unchecked(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-@pytest.fixture
-def _traceable(_unchecked):
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 @pytest.mark.parametrize("name", ANY)
 @pytest.mark.parametrize("size", [(1, 1), (31, 2), (65, 33), (224, 64)])
 @torch.no_grad()
@@ -164,7 +157,7 @@ def test_bf16_autocast_is_finite_and_near(name):
     assert all(apart(own.float(), other) < 0.1 for own, other in zip(maps, expected, strict=True))
 
 
-@pytest.mark.usefixtures("_traceable")
+@pytest.mark.usefixtures("_unchecked")
 @torch.no_grad()
 def test_dynamic_export_takes_less_than_30_seconds_and_runs_at_other_sizes():
     backbone = live("tf_efficientnet_b0")
@@ -180,7 +173,7 @@ def test_dynamic_export_takes_less_than_30_seconds_and_runs_at_other_sizes():
         assert all(apart(own, other) < 1e-6 for own, other in zip(maps, backbone(images), strict=True))
 
 
-@pytest.mark.usefixtures("_traceable")
+@pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize(("name", "training"), [*((name, False) for name in ANY), (SMALL[1], True)])
 def test_compiles_as_one_graph(name, training):
     backbone = live(name).train(training)
@@ -190,7 +183,7 @@ def test_compiles_as_one_graph(name, training):
         assert all(apart(own, other) < 1e-5 for own, other in zip(compiled, backbone(images), strict=True))
 
 
-@pytest.mark.usefixtures("_traceable")
+@pytest.mark.usefixtures("_unchecked")
 def test_a_compiled_training_step_has_the_same_gradients():
     backbone = live(SMALL[1]).train()
     images = torch.randn(2, 3, 64, 65)

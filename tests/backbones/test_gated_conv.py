@@ -5,7 +5,7 @@ import pytest
 import torch
 from peers import apart, randomize
 
-from densenet_suite.backbones.gated_conv import GatedConv, _gated_kernel
+from densenet_suite.backbones.gated_conv import GatedConv, _gated_conv
 from densenet_suite.layers import Conv2d, ConvNormAct, Norm, SqueezeExcite
 
 
@@ -21,33 +21,40 @@ def gated_conv(act: str) -> GatedConv:
     return GatedConv(*parts)
 
 
+def maps(batch: int, channels: int) -> torch.Tensor:
+    return torch.randn(batch, channels, 6, 7, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("act", ["silu", "relu"])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("adds", [False, True])
 @torch.no_grad()
-def test_a_gated_kernel_does_what_a_gated_map_does(act, backend):
+def test_a_gated_kernel_does_what_a_gated_map_does(act, batch, adds):
     layer = gated_conv(act)
-    maps = torch.randn(2, 8, 6, 7, dtype=torch.float64)
-    expected = layer.project(layer.gate(maps))
-    assert apart(layer(maps), expected) < 1e-14
-    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    x, onto = maps(batch, 8), maps(batch, 5) if adds else None
+    expected = layer.project(layer.gate(x)) + (onto if adds else 0)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for network in (layer, compiled):
-        assert apart(network(maps[:1]), expected[:1]) < 1e-14
+        assert apart(network(x, onto), expected) < 1e-14
 
 
 def test_a_compiler_is_given_gates_that_learn_step_by_step():
     layer = gated_conv("silu")
-    maps = torch.randn(1, 8, 6, 7, dtype=torch.float64)
+    x = maps(1, 8)
     gradients = []
     for network in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
-        given = maps.clone().requires_grad_()
-        network(given).sin().sum().backward()
+        given = x.clone().requires_grad_()
+        network(given, None).sin().sum().backward()
         gradients.append(given.grad)
     assert apart(*gradients) < 1e-14
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("adds", [False, True])
 @torch.no_grad()
-def test_the_operator_is_as_it_says():
-    gate = gated_conv("silu").gate
-    convolutions = gate.reduce.weight, gate.reduce.bias, gate.expand.weight, gate.expand.bias
-    given = torch.randn(5, 8, 1, 1).double(), torch.randn(1, 8, 6, 7).double(), *convolutions
-    assert set(torch.library.opcheck(_gated_kernel, given).values()) == {"SUCCESS"}
+def test_the_operator_is_as_it_says(batch, adds):
+    layer = gated_conv("silu")
+    layers = layer.gate.reduce, layer.gate.expand, layer.project.conv
+    rows = [convolution.bias[None] for convolution in layers]
+    given = maps(batch, 8), [convolution.weight for convolution in layers], rows, maps(batch, 5) if adds else None
+    assert set(torch.library.opcheck(_gated_conv, given).values()) == {"SUCCESS"}
