@@ -1,13 +1,17 @@
 """A fused network answers as the original does; in float64, where nothing but the order of additions may differ."""
 
+from copy import deepcopy
+
 import jaxtyping
 import pytest
 import torch
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from peers import apart, randomize
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from densenet_suite import create_backbone, create_detector, create_segmenter, fuse
+from densenet_suite.norm_act import BatchNorm
 from densenet_suite.preprocess import Normalization, Preprocess
 
 
@@ -70,7 +74,21 @@ def test_backbones_are_fused_too(name):
 
 @pytest.mark.parametrize("name", ["same padding", "sums of inputs, relu6", "unet", "smp's decoder", "bifpn"])
 def test_no_batch_norm_is_left(name):
-    assert not [part for part in fuse(NETWORKS[name]()).modules() if isinstance(part, nn.BatchNorm2d)]
+    assert not [part for part in fuse(NETWORKS[name]()).modules() if isinstance(part, BatchNorm)]
+
+
+@pytest.mark.parametrize("name", ["same padding", "unet", "smp's decoder"])
+@torch.no_grad()
+def test_batch_norms_of_several_processes_are_fused_too(name):
+    model = live(NETWORKS[name]()).double()
+    images = pixels(2, 64, 96)
+    shared = TorchSyncBatchNorm().apply(deepcopy(model))
+    assert [part for part in shared.modules() if isinstance(part, nn.SyncBatchNorm)]
+    for network in (shared, TorchSyncBatchNorm().revert(deepcopy(shared))):
+        fused = fuse(network, torch.float64)
+        assert not [part for part in fused.modules() if isinstance(part, BatchNorm)]
+        for ours, expected in zip(fused(images), model(images), strict=True):
+            assert apart(ours, expected) < 1e-7
 
 
 def test_the_original_stays_as_it_was():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from properties import repeatable, repeatable_in_part
 from torchvision.ops import box_iou, nms
 
-from densenet_suite.detection.postprocess import Postprocess, separate_classes
+from densenet_suite.detection.postprocess import Postprocess, _maxima, separate_classes
 from densenet_suite.detection.structures import RawDetections
 
 
@@ -263,3 +263,24 @@ def test_of_equal_scores_the_first_anchor_and_then_the_first_class_comes_first()
     (found,) = Postprocess(max_candidates=3)(raw)
     assert found.labels.tolist() == [0, 1, 0]
     assert found.boxes[:, 0].tolist() == [0, 0, 20]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_maxima_are_pytorchs(dtype):
+    rows = torch.randn(500, 7).to(dtype)
+    rows[::2] = -rows[::2].abs()  # a row without positive numbers is compared the other way round
+    rows[:4, 0] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf])
+    rows[4] = -torch.inf
+    assert torch.equal(_maxima(rows), rows.amax(1))
+    assert torch.equal(_maxima(rows[:, 1:4]), rows[:, 1:4].amax(1))
+
+
+@pytest.mark.parametrize("nan", [torch.nan, -torch.nan])
+@pytest.mark.parametrize("others", [-3.0, 1.0])
+def test_logits_that_are_not_numbers_are_not_chosen(nan, others):
+    raw = scene(0)
+    raw.class_logits.fill_(others)
+    raw.class_logits[0, 5, 1] = nan
+    (found,) = Postprocess(score_threshold=0.01, iou_threshold=1.0, max_detections=1000)(raw)
+    assert found.scores.isfinite().all()
+    assert len(found.scores) in (117, 119)  # 40 anchors and 3 classes, less that pair, or all of its anchor's

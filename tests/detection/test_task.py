@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from scenes import tiny_detector, write_coco
 
 from densenet_suite import ConfigError, DetectionData, DetectionTask, Postprocess, Recipe
@@ -111,6 +112,16 @@ def test_an_evaluation_switches_frozen_norms_back_to_fixed(batch):
     assert norms
     assert not any(norm.training for norm in norms)
     assert task.model.bifpn.training
+
+
+def test_frozen_norms_stay_fixed_when_processes_share_theirs():
+    task = DetectionTask(tiny_detector(4), freeze_patterns=["backbone.*"])
+    TorchSyncBatchNorm().apply(task)
+    task.eval()
+    task.train()
+    norms = [norm for norm in task.model.backbone.modules() if isinstance(norm, torch.nn.SyncBatchNorm)]
+    assert norms
+    assert not any(norm.training for norm in norms)
 
 
 def test_what_is_frozen_is_said(caplog):

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -7,11 +8,18 @@ from torch import nn
 from densenet_suite import ConfigError, EvaluationWeights
 
 
+class OtherNorm(nn.modules.batchnorm._BatchNorm):
+    """Another kind of batch norm, as SyncBatchNorm is one, which needs GPUs."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        """Take any."""
+
+
 class Net(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 1)
-        self.norm = nn.BatchNorm2d(4)
+        self.norm = norm(4)
         self.fixed = nn.BatchNorm2d(4)
 
     def forward(self, images):
@@ -21,9 +29,9 @@ class Net(nn.Module):
 class Fit:
     """A training without Lightning: what the callback sees of one."""
 
-    def __init__(self, callback: EvaluationWeights):
+    def __init__(self, callback: EvaluationWeights, norm: Callable[[int], nn.Module] = nn.BatchNorm2d):
         self.callback = callback
-        self.module = SimpleNamespace(model=Net().train())
+        self.module = SimpleNamespace(model=Net(norm).train())
         self.module.model.fixed.eval()
         self.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1, sanity_checking=False)
         self.trainer.state = SimpleNamespace(fn="fit")
@@ -67,8 +75,11 @@ def test_accumulated_batches_do_not_move_the_average() -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
-def test_statistics_are_those_of_the_judged_weights_on_the_latest_images(decay: float) -> None:
-    fit = Fit(EvaluationWeights(decay, 6))
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, OtherNorm])
+def test_statistics_are_those_of_the_judged_weights_on_the_latest_images(
+    decay: float, norm: Callable[[int], nn.Module]
+) -> None:
+    fit = Fit(EvaluationWeights(decay, 6), norm)
     batches = [torch.rand(4, 3, 5, 5) for _ in range(4)]
     for batch in batches:
         fit.step(batch)
