@@ -3,6 +3,7 @@
 The bounds are a little above what is reached, so that a gain that is lost is noticed. Speeds: tools/benchmark.py.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -13,7 +14,9 @@ import segmentation_models_pytorch as smp
 import torch
 from effdet import DetBenchTrain
 from effdet_peer import effdet_model
+from functorch.compile import make_boxed_func
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -142,6 +145,28 @@ def test_inference_on_a_device_has_less_than_half_of_effdets_operations():
     images = torch.empty(1, 3, SIZE, SIZE, device="meta")
     ours(images)  # anchors are made once
     assert operations(lambda: ours(images)) < 0.495 * operations(lambda: peer(images))
+
+
+@torch.no_grad()
+def test_a_compiler_is_given_two_fifths_of_effdets_operations():
+    """What its seconds depend on, for it writes kernels of all but the convolutions and the operators of ours."""
+
+    def given(network: nn.Module, images: Tensor) -> Counter[str]:
+        found: Counter[str] = Counter()
+
+        def count(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+            operators = (node.target for node in graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload))
+            found.update(str(operator.overloadpacket) for operator in operators if not operator.is_view)
+            return make_boxed_func(graph.forward)
+
+        torch.compile(network, fullgraph=True, backend=aot_autograd(fw_compiler=count))(images)
+        return found
+
+    peer = effdet_model("tf_efficientdet_d0", (SIZE, SIZE), CLASSES).eval()
+    ours = fuse(create_detector("tf_efficientdet_d0", num_classes=CLASSES))
+    found = given(ours, torch.zeros(BATCH, 3, SIZE, SIZE, dtype=torch.uint8))
+    assert (found["densenet_suite.gated_conv"], found["densenet_suite.fused_features"]) == (16, 24)
+    assert found.total() < 0.42 * given(peer, torch.zeros(BATCH, 3, SIZE, SIZE)).total()
 
 
 def products(network: nn.Module, size: int) -> float:

@@ -97,7 +97,7 @@ class MBConv(Fusible):
                 y = convolution(y, *routing)
         if self.se is not None:
             y = self.se(y)
-        if isinstance(self.project, GatedConv):
+        if isinstance(self.project, GatedConv):  # in inference, where no path is dropped
             return self.project(y, x if self.drop_path is not None else None)
         if self.project is not None:
             y = self.project(y, *routing)

@@ -1,7 +1,8 @@
 """The end of a mobile block in inference: a pointwise convolution of a map whose channels are weighted by a gate.
 
-The kernel is gated in place of the map, for each image by itself, and the gated map is never made: the kernel is a
-hundredth of it. Other runtimes lay out kernels once, when they load a network, so in exported ones it stays a constant.
+Where the kernel is smaller than the map it is gated instead, for each image by itself: it is a hundredth of the larger
+maps, and the gated map is never made. Other runtimes lay out kernels once, when they load a network, so in exported
+ones the kernel stays a constant.
 """
 
 import torch
@@ -30,26 +31,30 @@ class GatedConv(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"], onto: Float[Tensor, "b c2 h w"] | None) -> Float[Tensor, "b c2 h w"]:
         """Gate and convolve, and add a map if there is one."""
         gate, conv = self.gate, self.project.conv
-        if torch.compiler.is_exporting() or not isinstance(conv, nn.Conv2d) or conv.bias is None:
-            y = self.project(gate(x))
-            return y if onto is None else y + onto
-        if isinstance(gate.act, SiLU) and takes_whole_steps(x, conv.weight):
-            layers = gate.reduce, gate.expand, conv
-            weights = [layer.weight for layer in layers]
-            biases = [as_row(layer.bias) for layer in layers if layer.bias is not None]  # each has one
-            whole: Tensor = _gated_conv(x, weights, biases, onto)
-            return whole
-        return _convolved(x, gate.gate(x), conv.weight, conv.bias, onto)
+        if isinstance(conv, nn.Conv2d) and conv.bias is not None:  # the norm's
+            if isinstance(gate.act, SiLU) and takes_whole_steps(x, conv.weight):
+                layers = gate.reduce, gate.expand, conv
+                weights = [layer.weight for layer in layers]
+                biases = [as_row(layer.bias) for layer in layers if layer.bias is not None]  # each has one
+                whole: Tensor = _gated_conv(x, weights, biases, onto)
+                return whole
+            if not torch.compiler.is_compiling():
+                return _convolved(x, gate.gate(x), conv.weight, conv.bias, onto)
+        y = self.project(gate(x))
+        return y if onto is None else y + onto
 
 
 def _convolved(x: Tensor, gate: Tensor, weight: Tensor, bias: Tensor, onto: Tensor | None) -> Tensor:
     batch, _, height, width = x.shape
-    if batch == 1:
+    if height * width < len(weight):
+        y = F.conv2d(x * gate, weight, bias)
+    elif batch == 1:
         y = F.conv2d(x, weight * gate, bias)
-        return y if onto is None else y + onto
-    kernels = weight.flatten(1) * gate.flatten(2).mT  # [b c2 c]
-    start = bias.expand(batch, height * width, -1) if onto is None else _cells(onto) + bias
-    return torch.baddbmm(start, _cells(x), kernels.mT).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    else:
+        kernels = weight.flatten(1) * gate.flatten(2).mT  # [b c2 c]
+        start = bias.expand(batch, height * width, -1) if onto is None else _cells(onto) + bias
+        return torch.baddbmm(start, _cells(x), kernels.mT).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    return y if onto is None else y + onto
 
 
 def _cells(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:

@@ -21,17 +21,18 @@ def gated_conv(act: str) -> GatedConv:
     return GatedConv(*parts)
 
 
-def maps(batch: int, channels: int) -> torch.Tensor:
-    return torch.randn(batch, channels, 6, 7, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+def maps(batch: int, channels: int, size: tuple[int, int] = (6, 7)) -> torch.Tensor:
+    return torch.randn(batch, channels, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("act", ["silu", "relu"])
 @pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("size", [(6, 7), (2, 2)])  # larger and smaller than the kernel
 @pytest.mark.parametrize("adds", [False, True])
 @torch.no_grad()
-def test_a_gated_kernel_does_what_a_gated_map_does(act, batch, adds):
+def test_a_gated_kernel_does_what_a_gated_map_does(act, batch, size, adds):
     layer = gated_conv(act)
-    x, onto = maps(batch, 8), maps(batch, 5) if adds else None
+    x, onto = maps(batch, 8, size), maps(batch, 5, size) if adds else None
     expected = layer.project(layer.gate(x)) + (onto if adds else 0)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for network in (layer, compiled):
