@@ -61,7 +61,10 @@ class PredictionHead(Fusible):
     def forward(self, features: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b n {self.outputs}"]:
         """Return the predictions of all anchors, ordered as `anchor_boxes` orders them."""
         cells = torch.cat([self._cells(level, x) for level, x in enumerate(features)], 1)
-        return _product(cells, self.predict.pointwise).view(cells.shape[0], -1, self.outputs)
+        answers = _product(cells, self.predict.pointwise)
+        # one view would divide the number of cells, a formula of five levels where images have any size: a compiler
+        # takes half of its time to simplify that
+        return answers.unflatten(2, (-1, self.outputs)).flatten(1, 2)
 
     def _cells(self, level: int, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h*w c"]:
         """Return what the last product is taken of."""
