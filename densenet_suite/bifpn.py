@@ -7,19 +7,16 @@ batch norm have no bias (it would have no effect; the detector's `checkpoints` f
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from densenet_suite.compiling import as_row, takes_whole_steps
+from densenet_suite.feature_fusion import Resample, fused_features
 from densenet_suite.fusing import Fusible
 from densenet_suite.layers import Conv2d, ConvNormAct, Norm, SeparableConv, activation, with_norm
-from densenet_suite.norm_act import BatchNorm, SiLU
+from densenet_suite.norm_act import BatchNorm
 
 _FUSION_EPSILON = 1e-4
 
@@ -114,7 +111,7 @@ class BiFPNCell(nn.Module):
         fusion: Literal["fast", "sum"],
         act: str,
         norm: Norm,
-        resample: "Resample",
+        resample: Resample,
     ):
         super().__init__()
         levels = len(in_channels)
@@ -167,7 +164,7 @@ class FusionNode(Fusible):
         fusion: Literal["fast", "sum"],
         act: str,
         norm: Norm,
-        resample: "Resample",
+        resample: Resample,
     ):
         super().__init__()
         self.steps = list(steps)
@@ -183,15 +180,8 @@ class FusionNode(Fusible):
 
     def forward(self, inputs: list[Float[Tensor, "b c _ _"]], shares: Float[Tensor, " n"]) -> Float[Tensor, "b c h w"]:
         """Fuse inputs by their shares."""
-        return self.norm(self.conv(self._fused(inputs, shares.to(inputs[0].dtype))))
-
-    def _fused(self, inputs: list[Tensor], shares: Tensor) -> Tensor:
-        if isinstance(self.act, SiLU) and takes_whole_steps(shares, *inputs):
-            resample = self.resample
-            fused: Tensor = _fused_features(inputs, as_row(shares), self.steps, resample.method, resample.same)
-            return fused
-        activated: Tensor = self.act(weighted_sum(self.resample.all(inputs, self.steps), shares))
-        return activated
+        fused = fused_features(inputs, shares.to(inputs[0].dtype), self.steps, self.resample, self.act)
+        return self.norm(self.conv(fused))
 
     def fuse_(self) -> None:
         """Normalise the weights, and make the norm part of the convolution."""
@@ -215,93 +205,6 @@ def fusion_shares(nodes: Sequence[FusionNode]) -> list[Float[Tensor, " _"]]:
         for i, row in zip(places, rows.unbind(), strict=True):
             shares[i] = row
     return shares
-
-
-@dataclass(frozen=True)
-class Resample:
-    """Features to the size of a neighbouring level, down or up: see `BiFPN`."""
-
-    method: str
-    same: bool
-
-    def all(self, inputs: Sequence[Float[Tensor, "b c _ _"]], steps: Sequence[int]) -> list[Float[Tensor, "b c _ _"]]:
-        """Bring inputs to the level of the first, than which they are coarser by so many steps."""
-        size = inputs[0].shape[-2:]
-        return [
-            self.down(x, size) if step < 0 else self.up(x, size) if step > 0 else x
-            for x, step in zip(inputs, steps, strict=True)
-        ]
-
-    def down(self, x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c h2 w2"]:
-        """Halve, rounding up: the maximum of 3x3 cells, or bilinearly."""
-        if self.method == "bilinear":
-            return F.interpolate(x, (size[0], size[1]), mode="bilinear", align_corners=False)
-        height, width = x.shape[-2:]
-        if not self.same:
-            return F.max_pool2d(x, 3, 2, 1)
-        if torch.compiler.is_compiling() or height % 2 != width % 2:
-            return F.max_pool2d(F.pad(x, (width % 2, 1, height % 2, 1), value=-math.inf), 3, 2)
-        # without the copy that padding is: windows that begin at the first cell, and the last reaches beyond the edge
-        return F.max_pool2d(x, 3, 2, ceil_mode=True) if height % 2 == 0 else F.max_pool2d(x, 3, 2, 1)
-
-    def up(self, x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c h2 w2"]:
-        """Double, to the exact size of the finer level; what `weighted_sum` can repeat is left as it is."""
-        if self.method == "bilinear":
-            return F.interpolate(x, (size[0], size[1]), mode="bilinear", align_corners=False)
-        if not torch.compiler.is_compiling() and (size[0], size[1]) == (2 * x.shape[-2], 2 * x.shape[-1]):
-            return x
-        return F.interpolate(x, (size[0], size[1]), mode="nearest")
-
-
-@torch.library.custom_op("densenet_suite::fused_features", mutates_args=())
-def _fused_features(inputs: list[Tensor], shares: Tensor, steps: list[int], method: str, same: bool) -> Tensor:
-    """Resample, weigh, add and activate."""
-    sized = Resample(method, same).all(inputs, steps)
-    return F.silu(weighted_sum(sized, shares[0]), inplace=True)
-
-
-@_fused_features.register_fake
-def _(inputs: list[Tensor], *_: object) -> Tensor:
-    return torch.empty_like(inputs[0])
-
-
-def weighted_sum(inputs: Sequence[Float[Tensor, "b c _ _"]], shares: Float[Tensor, " n"]) -> Float[Tensor, "b c h w"]:
-    """Return the sum of inputs times shares; inputs of half the first one's size are repeated to it.
-
-    Neither the products nor the repeated maps are made. A compiler does as well from the readable form, for which all
-    inputs have one size.
-    """
-    if torch.compiler.is_compiling():
-        return sum((x * share for x, share in zip(inputs[1:], shares[1:], strict=True)), inputs[0] * shares[0])
-    total: Tensor = _WeightedSum.apply(shares, *inputs)
-    return total
-
-
-class _WeightedSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, shares: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(shares, *inputs)
-        total = inputs[0] * shares[0]
-        for x, share in zip(inputs[1:], shares[1:], strict=True):
-            if x.shape == total.shape:
-                total.addcmul_(x, share)
-            else:
-                cells = total.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # [b c h 2 w 2]
-                cells.addcmul_(x[:, :, :, None, :, None], share)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        shares, *inputs = ctx.saved_tensors
-        of_shares, of_inputs = [], []
-        wide = torch.promote_types(upstream.dtype, torch.float32)
-        for x, share in zip(inputs, shares, strict=True):
-            of_sum = upstream if x.shape == upstream.shape else F.avg_pool2d(upstream, 2, divisor_override=1)
-            of_inputs.append(of_sum * share)
-            if ctx.needs_input_grad[0]:
-                of_shares.append((of_sum * x).sum(dtype=wide))
-        return torch.stack(of_shares).to(shares.dtype) if of_shares else None, *of_inputs
 
 
 def _lateral(in_channels: int, channels: int, norm: Norm) -> ConvNormAct:
